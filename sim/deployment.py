@@ -1,0 +1,134 @@
+"""A deployment: what a pool's settings come to on real hardware, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import Problem, ScenarioError
+from ..hwmodels.cudagraph import CudaGraphSizes, vllm_capture_sizes
+from ..hwmodels.engine_profile import EngineOverhead
+from ..hwmodels.memory import MemoryBudget, memory_budget
+from ..hwmodels.model import ModelSpec
+from ..hwmodels.model_config import load_model
+from ..hwmodels.parallel import ParallelSpec
+from ..hwmodels.precision import Precision
+from ..hwmodels.profile import HardwareProfile, load_profile
+from ..hwmodels.roofline_step import RooflineStepModel
+from ..hwmodels.utilization import ModelWork
+from .pool import PoolConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One pool's model on its hardware. All replicas share it: nothing here changes in a run.
+
+    max_model_len: the longest prompt plus answer [tokens] that the engine takes.
+    """
+
+    config: PoolConfig
+    model: ModelSpec
+    profile: HardwareProfile
+    precision: Precision
+    graphs: CudaGraphSizes
+    budget: MemoryBudget
+    step_model: RooflineStepModel
+    work: ModelWork
+    max_model_len: int
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.config.parallel.tp
+
+    @property
+    def num_kv_blocks(self) -> int:
+        """Blocks that requests can hold: all but vLLM's null block."""
+        return self.budget.num_gpu_blocks - 1
+
+    @property
+    def pipeline_depth(self) -> int:
+        """Steps in flight."""
+        return 2 if self.config.scheduler.async_scheduling else 1
+
+
+def deploy(pool: PoolConfig, base_dir: Path) -> Deployment:
+    """Returns what `pool` comes to; `base_dir` is the folder that its paths are relative to.
+
+    Raises: SimllmError for unknown models and devices, shapes that cannot be cut over the GPUs, and a
+    model that does not fit (InfeasibleError, with the sum of bytes).
+    """
+    model = load_model(from_folder(pool.model, base_dir))
+    profile = load_profile(from_folder(pool.device, base_dir))
+    kv_dtype = pool.dtype if pool.kv.dtype == "auto" else pool.kv.dtype
+    precision = Precision.on(
+        profile.device, weight=pool.weight_dtype or pool.dtype, activation=pool.dtype, kv=kv_dtype
+    )
+    parallel = ParallelSpec(tp=pool.parallel.tp)
+    graphs = _graphs(pool)
+    step_model = RooflineStepModel(
+        model,
+        profile.device,
+        weight_dtype=precision.weight,
+        activation_dtype=precision.activation,
+        kv_dtype=precision.kv,
+        parallel=parallel,
+        cuda_graph=graphs,
+        overhead=_overhead(pool),
+        efficiency=profile.efficiency,
+    )
+    budget = memory_budget(
+        model,
+        profile.device,
+        precision=precision,
+        parallel=parallel,
+        block_size=pool.kv.block_size,
+        gpu_memory_utilization=pool.gpu_memory_utilization,
+        max_num_batched_tokens=pool.scheduler.max_num_batched_tokens,
+        max_num_seqs=pool.scheduler.max_num_seqs,
+        cuda_graph=graphs,
+        num_gpu_blocks=pool.kv.num_gpu_blocks,
+    )
+    return Deployment(
+        config=pool,
+        model=model,
+        profile=profile,
+        precision=precision,
+        graphs=graphs,
+        budget=budget,
+        step_model=step_model,
+        work=ModelWork(model, precision),
+        max_model_len=_max_model_len(pool, model),
+    )
+
+
+def from_folder(name: str, base_dir: Path) -> str:
+    """Returns the absolute path if `name` is a file in `base_dir`, else the name as it stands."""
+    path = base_dir / name
+    return str(path.resolve()) if path.is_file() else name
+
+
+def _graphs(pool: PoolConfig) -> CudaGraphSizes:
+    if pool.enforce_eager:
+        return CudaGraphSizes(())
+    sizes = pool.cudagraph_capture_sizes
+    return CudaGraphSizes(vllm_capture_sizes(pool.scheduler.max_num_seqs) if sizes is None else sizes)
+
+
+def _overhead(pool: PoolConfig) -> EngineOverhead:
+    """Returns the pool's overhead; scheduling adds to every step that does not run beside it."""
+    config = pool.engine_overhead
+    schedule_s = 0.0 if pool.scheduler.async_scheduling else config.schedule_s
+    return EngineOverhead(
+        step_s=config.step_s + schedule_s,
+        eager_launch_s=config.eager_launch_s,
+        eager_moe_layer_s=config.eager_moe_layer_s,
+    )
+
+
+def _max_model_len(pool: PoolConfig, model: ModelSpec) -> int:
+    asked = pool.scheduler.max_model_len
+    if asked is not None and asked > model.max_model_len:
+        what = f"{model.name} allows {model.max_model_len} tokens at most"
+        raise ScenarioError([Problem(f"$.pools[{pool.name}].scheduler.max_model_len", what, asked)])
+    return asked or model.max_model_len

@@ -1,0 +1,1 @@
+"""What is decided: batches, blocks, routes. Decides, and never waits."""

@@ -1,0 +1,98 @@
+"""The contract of a scheduler: every engine's policy implements it, `world/engine.py` drives it.
+
+A scheduler is pure policy. It knows no clock: `schedule` decides the next step from its queues and the KV
+cache, `finish` hears that a step's output has arrived. With several steps in flight `schedule` is called
+again before the output of the step before has arrived, as engines with asynchronous scheduling do; token
+counts are known ahead, because a request's output length is.
+
+Most steps are decodes and nothing else. A policy tells by `outlook` how many such steps lie ahead, and
+commits them many at a time by `advance`, with the same result as that many calls of `schedule`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from ....hwmodels.step import DecodeGroup
+from ...request import LiveRequest, Request
+from ..batch import Batch
+from ..kv.blocks import KvCache
+
+
+class Outlook(NamedTuple):
+    """Steps of nothing but `decodes` that come next, whatever happens short of an arrival or an output.
+
+    decodes: as in the first of them. ends_with_last_token: someone gets the last token in the last of
+    them; else it is for want of blocks that they are not more.
+    """
+
+    num_steps: int
+    decodes: DecodeGroup
+    ends_with_last_token: bool
+
+
+class Scheduler(Protocol):
+    """Decides the steps of one replica."""
+
+    kv: KvCache
+
+    @property
+    def step(self) -> int:
+        """The number of the last step decided; the first one is 1."""
+        ...
+
+    @property
+    def num_running(self) -> int:
+        """Requests that hold a slot, those whose last output is still on its way included."""
+        ...
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for admission, preempted ones included."""
+        ...
+
+    def refusal(self, request: Request) -> str | None:
+        """Returns why the request can never be served here, None if it can."""
+        ...
+
+    def add(self, request: Request) -> LiveRequest:
+        """Queues a request that `refusal` lets pass."""
+        ...
+
+    def schedule(self) -> Batch | None:
+        """Decides the next step and commits it; None if no request can take part in one."""
+        ...
+
+    def outlook(self) -> Outlook | None:
+        """Returns the decode-only steps that come next; None if the next step must be decided in full.
+
+        Policies that must see every step always return None.
+        """
+        ...
+
+    def decodes(self) -> DecodeGroup:
+        """Returns the decodes that the next step would hold, if nothing else changed."""
+        ...
+
+    def can_advance(self) -> bool:
+        """Returns whether there are decodes and the blocks suffice for one more step of them."""
+        ...
+
+    def advance(self, num_steps: int) -> list[LiveRequest]:
+        """Commits decode-only steps; returns who gets the last token in the last, nobody before it."""
+        ...
+
+    def block_growth(self) -> tuple[int, ...]:
+        """Returns the blocks that each coming step takes while only today's decodes go on.
+
+        Item i stands for step i after the one scheduled last; from the end it begins again.
+        """
+        ...
+
+    def finish(self, finished: list[LiveRequest]) -> None:
+        """Frees what these requests hold: the output of their last step has arrived."""
+        ...
+
+    def check(self) -> None:
+        """Raises: InvariantError if the blocks don't add up."""
+        ...

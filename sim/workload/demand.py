@@ -1,0 +1,110 @@
+"""Demand: all requests of a run as columns, so that a million of them stay small.
+
+A `Demand` is what every generator and every trace loader returns, what `simllm workload` writes and what
+`world/source.py` plays in. Request objects are made one at a time, when they arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InvariantError
+from ..request import ContentRun, Request
+
+FloatColumn = NDArray[np.float64]
+IntColumn = NDArray[np.int64]
+
+_CHUNK_ROWS = 4096
+
+
+@dataclass(slots=True)
+class Demand:
+    """Columns of equal length, one row per request, in order of arrival.
+
+    arrived_at [s], never decreasing. In a closed loop (`num_clients` set) it is the earliest instant at
+    which the row may be sent (0 for all, unless clients start spread out), and row i + num_clients waits
+    for an answer.
+    contents: per request its `ContentRun`s or None, or None for the whole column when nothing is shared.
+    origin: what the rows are, in words, for the summary (a file's name, or the generator).
+    """
+
+    arrived_at: FloatColumn
+    prompt_tokens: IntColumn
+    output_tokens: IntColumn
+    contents: Sequence[tuple[ContentRun, ...] | None] | None = None
+    session_id: IntColumn | None = None
+    turn: IntColumn | None = None
+    image_tokens: IntColumn | None = None
+    reasoning_tokens: IntColumn | None = None
+    priority: IntColumn | None = None
+    num_clients: int | None = None
+    origin: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.arrived_at)
+
+    def requests(self) -> Iterator[Request]:
+        """Yields the rows as requests, made one at a time."""
+        # Column slices become Python numbers a few thousand at a time: memory stays flat, and a row costs
+        # a fraction of indexing each array.
+        for start in range(0, len(self), _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            rows = zip(
+                self.arrived_at[part].tolist(),
+                self.prompt_tokens[part].tolist(),
+                self.output_tokens[part].tolist(),
+                repeat(None) if self.contents is None else self.contents[part],
+                _values(self.session_id, part, default=-1),
+                _values(self.turn, part, default=0),
+                _values(self.image_tokens, part, default=0),
+                _values(self.reasoning_tokens, part, default=0),
+                _values(self.priority, part, default=0),
+                strict=False,  # absent columns repeat without end
+            )
+            for index, row in enumerate(rows, start):
+                yield Request(index, *row)
+
+    def request(self, index: int) -> Request:
+        """Returns row `index` as a request."""
+        return Request(
+            index=index,
+            arrived_at=float(self.arrived_at[index]),
+            prompt_tokens=int(self.prompt_tokens[index]),
+            output_tokens=int(self.output_tokens[index]),
+            content=None if self.contents is None else self.contents[index],
+            session_id=-1 if self.session_id is None else int(self.session_id[index]),
+            turn=0 if self.turn is None else int(self.turn[index]),
+            image_tokens=0 if self.image_tokens is None else int(self.image_tokens[index]),
+            reasoning_tokens=0 if self.reasoning_tokens is None else int(self.reasoning_tokens[index]),
+            priority=0 if self.priority is None else int(self.priority[index]),
+        )
+
+    def check(self) -> None:
+        """Checks what every generator and loader promises of the columns.
+
+        Raises: InvariantError when columns differ in length, arrivals are negative, not finite or out of
+        order, or a prompt or an answer has no token.
+        """
+        ints = (self.session_id, self.turn, self.image_tokens, self.reasoning_tokens, self.priority)
+        columns = (self.prompt_tokens, self.output_tokens, self.contents, *ints)
+        lengths = {len(self), *(len(column) for column in columns if column is not None)}
+        if len(lengths) != 1:
+            raise InvariantError(f"columns of one demand differ in length: {sorted(lengths)}")
+        if not len(self):
+            return
+        steps = np.diff(self.arrived_at, prepend=0.0)
+        if not (np.isfinite(self.arrived_at).all() and (steps >= 0).all()):
+            raise InvariantError(f"arrived_at[{int(np.argmin(steps))}] comes before its predecessor or 0")
+        for name, column in (("prompt", self.prompt_tokens), ("output", self.output_tokens)):
+            if column.min() < 1:
+                raise InvariantError(f"{name}_tokens[{int(column.argmin())}] = {column.min()} is below 1")
+
+
+def _values(column: IntColumn | None, part: slice, *, default: int) -> Iterable[int]:
+    return repeat(default) if column is None else column[part].tolist()

@@ -1,0 +1,1 @@
+"""What takes time: engines, arrivals and links on a SimPy clock. Waits, and never decides."""

@@ -1,0 +1,235 @@
+"""One replica in time: the scheduler decides steps, the step model prices them, the clock moves.
+
+The engine owns the steps in flight. With asynchronous scheduling there are two: one runs while the next
+is decided already, so a new request waits for up to one more step, and a finished one keeps its slot for
+one. A step's output is processed when it ends, in order; that is when slots and blocks come free and one
+more step is decided.
+
+Where nothing can intervene, decode steps pass many at a time, as a *leap* (see `leap.py`), with the same
+result as one by one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from simpy.events import Event
+
+from ...hwmodels.cudagraph import CudaGraphSizes
+from ...hwmodels.step import DecodeGroup, DecodeLine, StepModel, StepShape
+from ..policy.batch import Batch
+from ..policy.scheduler.base import Scheduler
+from ..request import LiveRequest, Request
+from .clock import STEP_END, Clock
+from .journal import Journal
+from .leap import Leap
+from .recorder import Recorder
+
+OnFinish = Callable[[float], None]
+
+
+class Flight:
+    """A step in flight: decided, and ending at `end_at` [s]."""
+
+    __slots__ = ("completing", "end_at", "finishing", "step")
+
+    def __init__(
+        self,
+        step: int,
+        end_at: float,
+        completing: Sequence[LiveRequest],
+        finishing: Sequence[LiveRequest],
+    ) -> None:
+        self.step = step
+        self.end_at = end_at
+        self.completing = completing
+        self.finishing = finishing
+
+
+class Engine:
+    """One replica of a pool.
+
+    pipeline_depth: steps in flight, 1 without and 2 with asynchronous scheduling.
+    on_finish(ended_at) is told of every request that ends here, when its answer is complete.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        replica: int,
+        scheduler: Scheduler,
+        step_model: StepModel,
+        graphs: CudaGraphSizes,
+        recorder: Recorder,
+        pipeline_depth: int,
+        leaps: bool,
+        frontend_out_s: float,
+        on_finish: OnFinish,
+    ) -> None:
+        self._clock = clock
+        self.replica = replica
+        self.scheduler = scheduler
+        self._step_model = step_model
+        self._graphs = graphs
+        self._depth = pipeline_depth
+        # SIMPLIFIED: no leaps with more than two steps in flight; effect: slower, same rows.
+        self._leaps = leaps and pipeline_depth <= 2
+        self._on_finish = on_finish
+        self.journal = Journal(recorder, replica, step_model.terms, frontend_out_s)
+        self._flights: deque[Flight] = deque()
+        self._leap: Leap | None = None
+        self._alarm: Event | None = None
+        self.num_outstanding = 0
+
+    def submit(self, request: Request) -> None:
+        """Takes in a request now, or rejects one that can never be served."""
+        refusal = self.scheduler.refusal(request)
+        if refusal is not None:
+            self.journal.rejected(request, refusal)
+            self._on_finish(self._clock.now)
+            return
+        self.num_outstanding += 1
+        leap = self._leap
+        self.scheduler.add(request)
+        if leap is not None:
+            if leap.cut(self._first_decision_from_now(leap)):
+                self._arm()
+        elif self._alarm is None:
+            # An idle engine starts once everything that happens at this instant has happened.
+            self._alarm = self._clock.set_alarm(self._clock.now, self._ring, STEP_END)
+
+    def _first_decision_from_now(self, leap: Leap) -> int:
+        """Returns the first step that ends now or later and at whose end another step is decided."""
+        now = self._clock.now
+        for flight in self._flights:
+            if flight.end_at >= now:
+                return flight.step
+        return leap.after_step + max(leap.steps_ended_by(now), 1)
+
+    def _ring(self, alarm: Event) -> None:
+        """A step has ended, or an idle engine begins: process its output and decide what comes next."""
+        if alarm is not self._alarm:
+            return  # overtaken by an arrival that cut the leap
+        self._alarm = None
+        flights = self._flights
+        if self._leap is not None:
+            self._land(self._leap)
+        elif flights:
+            self._complete(flights.popleft())
+        while not self._take_off() and len(flights) < self._depth:
+            batch = self.scheduler.schedule()
+            if batch is None:
+                break
+            self._launch(batch)
+        self._arm()
+
+    def _launch(self, batch: Batch) -> None:
+        """Prices a step and puts it behind those in flight."""
+        started_at = max(self._clock.now, self._flights[-1].end_at) if self._flights else self._clock.now
+        num_padded = self._graphs.pad(batch.num_tokens)
+        shape = StepShape(
+            chunks=batch.chunks,
+            decodes=(batch.decodes,) if batch.decodes.count else (),
+            num_padded_tokens=num_padded,
+            num_sampled=batch.num_sampled,
+            uses_cuda_graph=self._graphs.captures(batch.num_tokens),
+        )
+        line = DecodeLine.of_step(self._step_model.predict(shape))
+        end_at = started_at + line.base_s
+        self._flights.append(Flight(batch.step, end_at, batch.completing, batch.finishing))
+        self.journal.stepped(batch, line, num_padded, decided_at=self._clock.now, started_at=started_at)
+
+    def _take_off(self) -> bool:
+        """Begins a leap if the next steps are decodes only; returns whether it does."""
+        flights, depth = self._flights, self._depth
+        num_in_flight = len(flights)
+        if not self._leaps or num_in_flight < depth - 1:
+            return False
+        if num_in_flight == depth and flights[0].finishing:
+            return False  # its output comes before the leap's first decision
+        scheduler = self.scheduler
+        outlook = scheduler.outlook()
+        if outlook is None:
+            return False
+        num_steps, decodes, ends_with_last_token = outlook
+        line = self._price(decodes, num_steps)
+        after_step = scheduler.step
+        wake_step = after_step + line.num_steps
+        if not ends_with_last_token or line.num_steps < num_steps:
+            wake_step += 1 - depth
+        for flight in flights:
+            if flight.finishing:
+                wake_step = min(wake_step, flight.step)
+        started_at = flights[-1].end_at if flights else self._clock.now
+        num_running, num_waiting = scheduler.num_running, scheduler.num_waiting
+        self._leap = Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
+        return True
+
+    def _land(self, leap: Leap) -> None:
+        """Commits the leap's steps up to the one to be decided now, and completes those that ended."""
+        self._leap = None
+        flights, scheduler = self._flights, self.scheduler
+        last_decided = leap.wake_step + self._depth - 1
+        num_steps = min(last_decided - leap.after_step, leap.line.num_steps)
+        if num_steps:
+            self._commit(leap, num_steps)
+        if scheduler.step < last_decided:
+            self._decide_late(leap)
+        while flights and flights[0].step <= leap.wake_step:
+            self._complete(flights.popleft())
+
+    def _commit(self, leap: Leap, num_steps: int) -> None:
+        scheduler = self.scheduler
+        self.journal.leapt(leap, num_steps, self._graphs, scheduler)
+        finishing = scheduler.advance(num_steps)
+        self._flights.append(Flight(scheduler.step, leap.end_of(num_steps), (), finishing))
+
+    def _decide_late(self, leap: Leap) -> None:
+        """Decides the step that a plain run decided before the output that is now to be processed.
+
+        Requests that arrived since are not to see it. They don't: it holds decodes only, or else it must
+        preempt and admits nobody.
+        """
+        scheduler = self.scheduler
+        if scheduler.can_advance():
+            decodes = scheduler.decodes()
+            started_at = self._flights[-1].end_at
+            line = self._price(decodes, 1)
+            step, running, waiting = scheduler.step, leap.num_running, leap.num_waiting
+            self._commit(Leap(step, started_at, decodes, line, step, running, waiting), 1)
+        elif scheduler.decodes().count:
+            batch = scheduler.schedule()
+            if batch is not None:
+                self._launch(batch)
+
+    def _price(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
+        return self._step_model.decode_line(
+            num_decodes=decodes.count,
+            sum_context=decodes.sum_context,
+            max_context=decodes.max_context,
+            max_steps=max_steps,
+        )
+
+    def _arm(self) -> None:
+        """Sets the alarm for the end of the step whose output or decision comes next."""
+        if self._leap is not None:
+            leap = self._leap
+            num_steps = leap.wake_step - leap.after_step
+            at = leap.end_of(num_steps) if num_steps > 0 else self._flights[0].end_at
+        elif self._flights:
+            at = self._flights[0].end_at
+        else:
+            return
+        self._alarm = self._clock.set_alarm(at, self._ring, STEP_END)
+
+    def _complete(self, flight: Flight) -> None:
+        """Processes the output of a step that ended: first tokens, finished requests."""
+        if flight.completing:
+            self.journal.sampled(flight.completing, flight.end_at)
+        if flight.finishing:
+            self.scheduler.finish(flight.finishing)
+            self.num_outstanding -= len(flight.finishing)
+            for live in flight.finishing:
+                self._on_finish(self.journal.finished(live, flight.end_at))

@@ -1,0 +1,105 @@
+"""The recorder: append-only columns of what happened, written by the world, read by `outcome`.
+
+Request columns are filled in by row; steps are appended as runs: one row stands for `num_steps` steps that
+differ only along a straight line, so that a leap costs one row. `outcome/tables.py` expands them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from ...hwmodels.step import DecodeLine
+from .gaps import GapSketch
+
+
+class Status(IntEnum):
+    """How a request ended, or where it stood when the run was cut off."""
+
+    PENDING = 0  # never arrived: the run was cut off before
+    WAITING = 1
+    RUNNING = 2
+    FINISHED = 3
+    REJECTED = 4
+
+
+class StepRun(NamedTuple):
+    """`num_steps` consecutive steps of one replica.
+
+    Step i starts where step i-1 ended, the first at `started_at` [s]; it lasts and costs what `line` says
+    for i. With more than one step there are only decodes, each one token: context grows by `num_decodes`
+    a step, and `block_growth[(i - 1) % len(block_growth)]` more blocks are in use after step i >= 1.
+    kv_blocks_used, num_running and num_waiting are counts just after the step was scheduled.
+    """
+
+    replica: int
+    first_step: int
+    started_at: float
+    num_steps: int
+    num_prefill_tokens: int
+    num_prefill_chunks: int
+    num_decodes: int
+    sum_decode_context: int
+    num_padded_tokens: int
+    num_sampled: int
+    num_running: int
+    num_waiting: int
+    num_preempted: int
+    kv_blocks_used: int
+    line: DecodeLine
+    block_growth: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaTotals:
+    """Sums over a replica's life that stay cheap without step rows.
+
+    busy_s: time with a step running [s]. term_s: its split by cost term.
+    num_kv_blocks: usable blocks. prefix_*: tokens looked up, hit, and missed by reason.
+    """
+
+    replica: int
+    pool: str
+    num_steps: int
+    num_extrapolated_steps: int
+    busy_s: float
+    term_s: dict[str, float]
+    flops: float
+    hbm_bytes: float
+    num_kv_blocks: int
+    block_size: int
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
+    prefix_misses: dict[str, int]
+    max_running: int
+
+
+class Recorder:
+    """Columns of one run, one row per request of the workload, in its order.
+
+    Times are seconds since the start, nan for what has not happened. `reasons` names why a rejected
+    request was rejected. `first_output_at` is the first token that is not reasoning; it is only
+    filled in for requests that reason.
+    """
+
+    def __init__(self, num_requests: int, *, record_steps: bool) -> None:
+        nan, zeros = float("nan"), bytes(8 * num_requests)
+        self.num_requests = num_requests
+        self.arrived_at = array("d", [nan]) * num_requests
+        self.scheduled_at = array("d", [nan]) * num_requests
+        self.first_token_at = array("d", [nan]) * num_requests
+        self.first_output_at = array("d", [nan]) * num_requests
+        self.finished_at = array("d", [nan]) * num_requests
+        self.output_tokens = array("q", zeros)
+        self.cached_tokens = array("i", bytes(4 * num_requests))
+        self.num_preemptions = array("i", bytes(4 * num_requests))
+        self.recomputed_tokens = array("i", bytes(4 * num_requests))
+        self.replica = array("i", [-1]) * num_requests
+        self.status = array("b", bytes(num_requests))
+        self.reasons: dict[int, str] = {}
+        self.gaps = GapSketch()
+        self.steps: list[StepRun] | None = [] if record_steps else None
+        self.replicas: list[ReplicaTotals] = []
+        self.ended_at = 0.0

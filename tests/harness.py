@@ -1,0 +1,113 @@
+"""Runs engines on toy step models, without a scenario: the smallest whole simulation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from toys import ToyStepModel
+
+from simllm.hwmodels.cudagraph import CudaGraphSizes
+from simllm.sim.policy.kv.plain import PlainKvCache
+from simllm.sim.policy.kv.prefix import PrefixKvCache
+from simllm.sim.policy.router import LeastOutstandingRouter
+from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Scheduler, VllmV1Spec
+from simllm.sim.world.clock import Clock
+from simllm.sim.world.cluster import Cluster
+from simllm.sim.world.engine import Engine
+from simllm.sim.world.recorder import Recorder
+from simllm.sim.world.source import Source
+from simllm.sim.workload.demand import Demand
+
+SMALL = VllmV1Spec(max_num_seqs=8, max_num_batched_tokens=64)
+
+
+def make_demand(rows: list[tuple[float, int, int]], num_clients: int | None = None) -> Demand:
+    """Requests as (arrived_at, prompt_tokens, output_tokens)."""
+    at, prompts, outputs = zip(*rows, strict=True)
+    return Demand(np.array(at, dtype=float), np.array(prompts), np.array(outputs), num_clients=num_clients)
+
+
+def play(
+    demand: Demand,
+    *,
+    model: ToyStepModel = ToyStepModel(),  # noqa: B008 - frozen
+    spec: VllmV1Spec = SMALL,
+    num_blocks: int = 64,
+    block_size: int = 4,
+    caches: bool = False,
+    leaps: bool = True,
+    num_replicas: int = 1,
+    frontend_s: tuple[float, float] = (0.0, 0.0),
+    checks_blocks: bool = False,
+) -> tuple[Recorder, list[Engine]]:
+    """Plays `demand` to its end and returns what was recorded."""
+    clock = Clock()
+    recorder = Recorder(len(demand), record_steps=True)
+    sources: list[Source] = []
+    engines = [
+        Engine(
+            clock,
+            replica=replica,
+            scheduler=VllmV1Scheduler(
+                spec,
+                kv=(PrefixKvCache if caches else PlainKvCache)(num_blocks=num_blocks, block_size=block_size),
+                max_model_len=spec.max_model_len or 1 << 20,
+            ),
+            # Equal replicas would end steps at the same instant but for rounding.
+            step_model=replace(model, base_s=model.base_s * (1 + replica / 997)),
+            graphs=CudaGraphSizes((1, 2, 4, 8)),
+            recorder=recorder,
+            pipeline_depth=2 if spec.async_scheduling else 1,
+            leaps=leaps,
+            frontend_out_s=frontend_s[1],
+            on_finish=lambda ended_at: sources[0].request_ended(ended_at),
+        )
+        for replica in range(num_replicas)
+    ]
+    cluster = Cluster(engines, LeastOutstandingRouter())
+    sources.append(Source(clock, demand, recorder=recorder, frontend_in_s=frontend_s[0], submit=cluster.submit))
+    sources[0].start()
+    while clock.peek() < float("inf"):
+        clock.step()
+        if checks_blocks:
+            for engine in engines:
+                engine.scheduler.check()
+    for engine in engines:
+        engine.journal.totals.flush()
+    return recorder, engines
+
+
+def request_rows(recorder: Recorder) -> NDArray[np.float64]:
+    """All that is recorded of each request, as rows of numbers."""
+    columns = (
+        recorder.arrived_at,
+        recorder.scheduled_at,
+        recorder.first_token_at,
+        recorder.finished_at,
+        recorder.output_tokens,
+        recorder.cached_tokens,
+        recorder.num_preemptions,
+        recorder.recomputed_tokens,
+        recorder.replica,
+        recorder.status,
+    )
+    return np.array([np.asarray(column, dtype=float) for column in columns]).T
+
+
+def step_rows(recorder: Recorder) -> NDArray[np.float64]:
+    """The steps, leaps expanded one by one: replica, step, start, duration and counts."""
+    rows = []
+    for run in recorder.steps or []:
+        started_at, blocks = run.started_at, run.kv_blocks_used
+        for i in range(run.num_steps):
+            duration = run.line.base_s + i * run.line.slope_s
+            if i:
+                blocks += run.block_growth[(i - 1) % len(run.block_growth)]
+            context = run.sum_decode_context + i * run.num_decodes
+            counts = (run.num_prefill_tokens, run.num_decodes, context, run.num_padded_tokens)
+            state = (run.num_sampled, run.num_running, run.num_waiting, run.num_preempted, blocks)
+            rows.append((run.replica, run.first_step + i, started_at, duration, *counts, *state))
+            started_at += duration
+    return np.array(sorted(rows))

@@ -32,6 +32,7 @@ generated: $(venv)/.installed
 	$(bin)/simllm schema > scenarios/scenario.schema.json.new
 	mv scenarios/scenario.schema.json.new scenarios/scenario.schema.json
 	$(bin)/python docs/generate_reference.py
+	$(bin)/python docs/generate_readme.py
 
 bench: $(venv)/.installed
 	$(bin)/python benchmarks/simulator.py

@@ -117,7 +117,7 @@ class RooflineStepModel:
         cpu_s = self._cpu_s(num_kernels, head.num_kernels + vision.num_kernels, shape.uses_cuda_graph)
         if shape.chunks and shape.uses_cuda_graph:
             cpu_s += self._piecewise_s
-        launch_s = num_kernels * self.roofline.device.launch_s
+        launch_s = num_kernels * self.roofline.launch_s
         waiting_s = cpu_s - (linear.busy_s + head.busy_s + vision.busy_s + prefill[0] + decode[0])
         if waiting_s > launch_s:
             launch_s, bound = waiting_s, "launch"
@@ -156,7 +156,7 @@ class RooflineStepModel:
         linear = self._parts.linear(self.cuda_graph.pad(num_decodes))
         head = self._parts.head(num_decodes)
         num_kernels = linear.num_kernels + head.num_kernels + self._attention_kernels
-        gap_s = num_kernels * self.roofline.device.launch_s
+        gap_s = num_kernels * self.roofline.launch_s
         terms = self._terms(linear, head, 0.0, 0.0, 0.0, 0.0)
         base = self._decode_bases[num_decodes] = _DecodeBase(
             before=terms[:_ATTENTION_DECODE],

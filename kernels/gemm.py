@@ -57,7 +57,11 @@ def _gemm_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     NUM_PROGRAMS: tl.constexpr, SPLIT_STORE: tl.constexpr, FLATTEN: tl.constexpr,
 ):  # fmt: skip
-    """a (m, k), b (n, k) or (2n, k), c (m, n); every program walks the tiles program_id, + NUM_PROGRAMS, ..."""
+    """a (m, k), b (n, k), c (m, n); every program walks the tiles program_id, + NUM_PROGRAMS, ...
+
+    For SILU_MUL b is (2, n, k), and one tile holds BLOCK_N gate columns and the BLOCK_N up columns of the same places:
+    one product of twice the width, since two products into two accumulators would run one after the other.
+    """
     num_m_tiles = tl.cdiv(m, BLOCK_M)
     num_n_tiles = tl.cdiv(n, BLOCK_N)
     k_steps = tl.cdiv(k, BLOCK_K)
@@ -68,23 +72,23 @@ def _gemm_kernel(
         pid_m, pid_n = tile_origin(tile, num_m_tiles, num_n_tiles, GROUP_M)
         off_m = pid_m * BLOCK_M
         off_n = pid_n * BLOCK_N
-        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC_DTYPE)
-        if SILU_MUL:
-            up = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC_DTYPE)
+        WIDTH: tl.constexpr = 2 * BLOCK_N if SILU_MUL else BLOCK_N
+        acc = tl.zeros((BLOCK_M, WIDTH), dtype=ACC_DTYPE)
         for step in range(k_steps):
             a = a_desc.load([off_m, step * BLOCK_K])
-            b = b_desc.load([off_n, step * BLOCK_K])
-            acc = tl.dot(a, b.T, acc, out_dtype=ACC_DTYPE)
             if SILU_MUL:
-                b_up = b_desc.load([n + off_n, step * BLOCK_K])
-                up = tl.dot(a, b_up.T, up, out_dtype=ACC_DTYPE)
+                b = b_desc.load([0, off_n, step * BLOCK_K]).reshape(WIDTH, BLOCK_K)
+            else:
+                b = b_desc.load([off_n, step * BLOCK_K])
+            acc = tl.dot(a, b.T, acc, out_dtype=ACC_DTYPE)
         if IS_SCALED:
             acc = _scaled(acc, row_scale_ptr, col_scale_ptr, off_m, off_n, m, n, BLOCK_M, BLOCK_N)
         if HAS_BIAS:
             cols = off_n + tl.arange(0, BLOCK_N)
             acc += tl.load(bias_ptr + cols, mask=cols < n, other=0.0).to(tl.float32)[None, :]
         if SILU_MUL:
-            acc = acc * tl.sigmoid(acc) * up
+            gate, up = acc.reshape(BLOCK_M, 2, BLOCK_N).permute(0, 2, 1).split()
+            acc = gate * tl.sigmoid(gate) * up
         if SPLIT_STORE:
             # Two half tiles: half the shared memory for staging leaves room for one more pipeline stage.
             left, right = acc.reshape(BLOCK_M, 2, BLOCK_N // 2).permute(0, 2, 1).split()
@@ -160,7 +164,7 @@ def launch_gemm(
     programs = min(num_sms(a.device), num_tiles)
     _gemm_kernel[(programs,)](
         TensorDescriptor.from_tensor(a, [block_m, block_k]),
-        TensorDescriptor.from_tensor(b, [block_n, block_k]),
+        _weight_descriptor(b, block_n, block_k, silu_mul=silu_mul),
         TensorDescriptor.from_tensor(out, [block_m, store_n]),
         bias, row_scale, col_scale, m, n, a.shape[1],
         HAS_BIAS=bias is not None, IS_SCALED=row_scale is not None, SILU_MUL=silu_mul,
@@ -168,6 +172,12 @@ def launch_gemm(
         NUM_PROGRAMS=programs, **config.launch_options(),
     )  # fmt: skip
     return out
+
+
+def _weight_descriptor(b: torch.Tensor, block_n: int, block_k: int, *, silu_mul: bool) -> TensorDescriptor:
+    if not silu_mul:
+        return TensorDescriptor.from_tensor(b, [block_n, block_k])
+    return TensorDescriptor.from_tensor(b.unflatten(0, (2, -1)), [2, block_n, block_k])
 
 
 def matmul(

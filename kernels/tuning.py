@@ -98,6 +98,7 @@ def save_table(table: TuningTable, folder: Path = TUNED_FOLDER) -> Path:
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
     head = {key: getattr(table, key) for key in ("gpu", "torch_version", "triton_version")}
     text = json.dumps(head, indent=2)[:-2] + f',\n  "winners": [\n{lines}\n  ]\n}}\n'
+    folder.mkdir(exist_ok=True)
     path = folder / f"{table.gpu}.json"
     path.write_text(text)
     load_table.cache_clear()

@@ -13,12 +13,12 @@ from simllm.sim.policy.kv.plain import PlainKvCache
 from simllm.sim.policy.kv.prefix import PrefixKvCache
 from simllm.sim.policy.router import LeastOutstandingRouter
 from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Scheduler, VllmV1Spec
+from simllm.sim.workload.demand import Demand
 from simllm.sim.world.clock import Clock
 from simllm.sim.world.cluster import Cluster
 from simllm.sim.world.engine import Engine
 from simllm.sim.world.recorder import Recorder
 from simllm.sim.world.source import Source
-from simllm.sim.workload.demand import Demand
 
 SMALL = VllmV1Spec(max_num_seqs=8, max_num_batched_tokens=64)
 

@@ -17,6 +17,10 @@ from .op import Op
 # Source: FlashAttention-3 (arXiv 2407.08608), forward tiles of 128 rows at head dimension 128.
 QUERY_TILE_ROWS = 128
 
+# Query rows that a decode kernel multiplies at least, be there one head in the group or 16.
+# Source: PTX ISA, mma.sync has m16 shapes; decode kernels use it where wgmma's 64 rows would be waste.
+DECODE_FRAGMENT_ROWS = 16
+
 # FP32-FLOP equivalents of softmax per pair and query head: one exponential at 16 per SM and clock against
 # 256 FLOPs per SM and clock (16), and subtract, max, scale, sum (4).
 # Source: FlashAttention-3 section 3.2: H100 has 989 TFLOP/s of matmul and 3.9 T exponentials/s.
@@ -78,12 +82,9 @@ class AttentionShape:
         return self.num_q_heads * head_bytes / WARPGROUP_ROWS
 
     def decode_issued_flops_per_token(self, query_len: int) -> float:
-        """FLOPs that one cached token costs when the rows of a KV head fill whole warpgroups.
-
-        SIMPLIFIED: 64 rows everywhere, 16 before Hopper; effect: none while HBM binds, as it does there.
-        """
+        """FLOPs that one cached token costs when the query rows of a KV head fill whole matrix fragments."""
         rows = query_len * self.num_q_heads // self.num_kv_heads
-        padded_rows = ceil(rows / WARPGROUP_ROWS) * WARPGROUP_ROWS
+        padded_rows = ceil(rows / DECODE_FRAGMENT_ROWS) * DECODE_FRAGMENT_ROWS
         return 2.0 * padded_rows * self.num_kv_heads * (self.qk_head_dim + self.v_head_dim)
 
 

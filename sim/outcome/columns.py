@@ -39,10 +39,18 @@ def categories(codes: NDArray[np.integer], names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(index, _strings(names))
 
 
-def _strings(texts: Sequence[str]) -> pa.Array:
-    encoded = [text.encode() for text in texts]
+def texts(values: NDArray[np.object_]) -> pa.Array:
+    """Returns a column of strings; null where a string is empty."""
+    if not values.any():
+        return pa.nulls(len(values), pa.string())
+    return _strings(values.tolist(), _bitmap(values.astype(bool)))
+
+
+def _strings(values: Sequence[str], validity: pa.Buffer | None = None) -> pa.Array:
+    encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    data = pa.py_buffer(b"".join(encoded))
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), data, validity)
 
 
 def _bitmap(values: NDArray[np.bool_] | None) -> pa.Buffer | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..workload.content import format_runs
 from ..workload.demand import Demand
 from ..world.recorder import Recorder, Status
 from .meta import Slo
@@ -45,6 +46,8 @@ class RequestRows:
     image_tokens: Ints
     cached_tokens: Ints
     reasoning_tokens: Ints
+    priority: Ints
+    content: NDArray[np.object_]
     requested_output_tokens: Ints
     output_tokens: Ints
     replica: Ints
@@ -124,6 +127,8 @@ def request_rows(recorder: Recorder, demand: Demand) -> tuple[RequestRows, tuple
         image_tokens=_demanded(demand.image_tokens, len(demand)),
         cached_tokens=_view(recorder.cached_tokens, np.int32),
         reasoning_tokens=_demanded(demand.reasoning_tokens, len(demand)),
+        priority=_demanded(demand.priority, len(demand)),
+        content=_content_cells(demand),
         requested_output_tokens=demand.output_tokens,
         output_tokens=_view(recorder.output_tokens, np.int64),
         replica=_view(recorder.replica, np.int32),
@@ -142,6 +147,13 @@ def _view(column: array[float] | array[int], dtype: type[Scalar]) -> NDArray[Sca
 def _demanded(column: Ints | None, num_rows: int, default: int = 0) -> Ints:
     # A constant column is one number, broadcast: it takes no memory until it is written.
     return np.broadcast_to(np.int64(default), num_rows) if column is None else column
+
+
+def _content_cells(demand: Demand) -> NDArray[np.object_]:
+    """Returns what each prompt holds as a table cell, so that a replay shares the same prefixes."""
+    if demand.contents is None:
+        return np.broadcast_to(np.array("", dtype=object), len(demand))
+    return np.array([format_runs(runs) for runs in demand.contents], dtype=object)
 
 
 def _first_output_at(first_token_at: Floats, recorder: Recorder, demand: Demand) -> Floats:

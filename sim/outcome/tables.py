@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...units import MS_PER_S
 from ..world.recorder import ReplicaTotals, Status
-from .columns import categories, flags, floats, numbers
+from .columns import categories, flags, floats, numbers, texts
 from .meta import RunMeta
 from .rows import RequestRows
 from .steps import StepRows, StepRuns
@@ -97,6 +97,8 @@ def _request_batch(rows: RequestRows, reasons: tuple[str, ...], meta: RunMeta) -
             "recomputed_tokens": numbers(rows.recomputed_tokens),
             "status": categories(rows.status, STATUS_NAMES),
             "reason": categories(rows.reason, reasons),
+            "priority": numbers(rows.priority),
+            "content": texts(rows.content),
             "slo_met": flags(rows.meets(meta.slo), decided & has_slo),
         }
     )

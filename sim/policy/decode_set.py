@@ -94,9 +94,12 @@ class DecodeSet:
 
     def blocks_for_steps(self, first_step: int, num_steps: int) -> int:
         """Returns the new blocks that `num_steps` steps take, if nobody joins or leaves."""
-        cycles, rest = divmod(num_steps, self.block_size)
-        needs, size = self.block_needs, self.block_size
-        return cycles * self.count + sum(needs[(first_step + i) % size] for i in range(rest))
+        size, needs = self.block_size, self.block_needs
+        cycles, rest = divmod(num_steps, size)
+        begin = first_step % size
+        end = begin + rest
+        taken = sum(needs[begin:end]) if end <= size else sum(needs[begin:]) + sum(needs[: end - size])
+        return cycles * self.count + taken
 
     def steps_within(self, first_step: int, num_blocks: int, max_steps: int) -> int:
         """Returns how many steps, `max_steps` at most, `num_blocks` free blocks suffice for."""

@@ -118,12 +118,17 @@ class Engine:
             self._land(self._leap)
         elif flights:
             self._complete(flights.popleft())
-        while not self._take_off() and len(flights) < self._depth:
+        if self._leap is None:
+            self._decide()
+        self._arm()
+
+    def _decide(self) -> None:
+        """Fills the pipeline: with a leap if decodes are all that comes next, else step by step."""
+        while not self._take_off() and len(self._flights) < self._depth:
             batch = self.scheduler.schedule()
             if batch is None:
                 break
             self._launch(batch)
-        self._arm()
 
     def _launch(self, batch: Batch) -> None:
         """Prices a step and puts it behind those in flight."""
@@ -149,23 +154,29 @@ class Engine:
             return False
         if num_in_flight == depth and flights[0].finishing:
             return False  # its output comes before the leap's first decision
+        leap = self._next_leap(flights[-1].end_at if flights else self._clock.now)
+        if leap is None:
+            return False
+        for flight in flights:
+            if flight.finishing and flight.step < leap.wake_step:
+                leap.wake_step = flight.step
+        self._leap = leap
+        return True
+
+    def _next_leap(self, started_at: float) -> Leap | None:
+        """Returns the decode-only steps that come next, None if the next step must be decided in full."""
         scheduler = self.scheduler
         outlook = scheduler.outlook()
         if outlook is None:
-            return False
+            return None
         num_steps, decodes, ends_with_last_token = outlook
         line = self._price(decodes, num_steps)
         after_step = scheduler.step
         wake_step = after_step + line.num_steps
         if not ends_with_last_token or line.num_steps < num_steps:
-            wake_step += 1 - depth
-        for flight in flights:
-            if flight.finishing:
-                wake_step = min(wake_step, flight.step)
-        started_at = flights[-1].end_at if flights else self._clock.now
+            wake_step += 1 - self._depth
         num_running, num_waiting = scheduler.num_running, scheduler.num_waiting
-        self._leap = Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
-        return True
+        return Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
 
     def _land(self, leap: Leap) -> None:
         """Commits the leap's steps up to the one to be decided now, and completes those that ended."""
@@ -175,16 +186,35 @@ class Engine:
         num_steps = min(last_decided - leap.after_step, leap.line.num_steps)
         if num_steps:
             self._commit(leap, num_steps)
-        if scheduler.step < last_decided:
+        if scheduler.step < last_decided and not self._leap_again():
             self._decide_late(leap)
+        num_running, num_free = scheduler.num_running, scheduler.kv.num_free
         while flights and flights[0].step <= leap.wake_step:
             self._complete(flights.popleft())
+        if self._leap is not None:
+            self._leap.keep_for_first_step(
+                num_running - scheduler.num_running, scheduler.kv.num_free - num_free
+            )
 
     def _commit(self, leap: Leap, num_steps: int) -> None:
         scheduler = self.scheduler
         self.journal.leapt(leap, num_steps, self._graphs, scheduler)
         finishing = scheduler.advance(num_steps)
         self._flights.append(Flight(scheduler.step, leap.end_of(num_steps), (), finishing))
+
+    def _leap_again(self) -> bool:
+        """Begins a leap with the step that a plain run has decided already, if nobody waits.
+
+        Whoever finishes now then changes none of its steps, only what the first one found taken.
+        """
+        scheduler = self.scheduler
+        if scheduler.num_waiting:
+            return False
+        leap = self._next_leap(self._flights[-1].end_at)
+        if leap is None or leap.wake_step == leap.after_step:
+            return False
+        self._leap = leap
+        return True
 
     def _decide_late(self, leap: Leap) -> None:
         """Decides the step that a plain run decided before the output that is now to be processed.
@@ -214,12 +244,13 @@ class Engine:
 
     def _arm(self) -> None:
         """Sets the alarm for the end of the step whose output or decision comes next."""
-        if self._leap is not None:
-            leap = self._leap
-            num_steps = leap.wake_step - leap.after_step
-            at = leap.end_of(num_steps) if num_steps > 0 else self._flights[0].end_at
-        elif self._flights:
-            at = self._flights[0].end_at
+        leap, flights = self._leap, self._flights
+        if leap is not None and leap.wake_step > leap.after_step:
+            at = leap.end_of(leap.wake_step - leap.after_step)
+        elif leap is not None:
+            at = next(flight.end_at for flight in flights if flight.step == leap.wake_step)
+        elif flights:
+            at = flights[0].end_at
         else:
             return
         self._alarm = self._clock.set_alarm(at, self._ring, STEP_END)

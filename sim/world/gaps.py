@@ -130,7 +130,7 @@ class GapSketch:
         position = np.arange(num_bins.sum()) - np.repeat(np.cumsum(num_bins) - num_bins, num_bins)
         index = first_bin[run] + position
         upper_edge = _SHORTEST_S * BIN_GROWTH ** (index + 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             below = np.ceil((upper_edge - first[run]) / slope[run])
         below = np.where(index == last_bin[run], steps[run], np.clip(below, 0, steps[run]))
         already = np.where(position == 0, 0, np.roll(below, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from ...hwmodels.cudagraph import CudaGraphSizes
 from ...hwmodels.step import DecodeLine
@@ -49,6 +50,9 @@ class Journal:
             live.last_token_at = self._last_end
         for live in batch.rejoined:
             gaps.add(end_at - live.last_token_at)
+        for live in batch.completing:
+            if live.num_sampled > 1:  # it has computed everything again after a preemption
+                gaps.add(end_at - live.last_token_at)
         # Who continues got a token when the step before ended, just as this one began.
         self._last_end = end_at
         self.totals.add(batch, line)
@@ -61,16 +65,14 @@ class Journal:
         self.totals.add_leap(leap, num_steps)
         if self._recorder.steps is not None:
             num_padded = graphs.pad(leap.decodes.count)
-            self._recorder.steps.append(self._leap_row(leap, num_steps, num_padded, scheduler))
+            self._recorder.steps += self._leap_rows(leap, num_steps, num_padded, scheduler)
 
     def sampled(self, completing: Sequence[LiveRequest], end_at: float) -> None:
-        """Notes the token that each of `completing` got when its prefill ended at `end_at` [s]."""
+        """Notes the first token of each of `completing`, whose prefill ended at `end_at` [s]."""
         first_token_at = self._recorder.first_token_at
         for live in completing:
-            if first_token_at[live.index] != first_token_at[live.index]:  # nan: this is the first one
+            if isnan(first_token_at[live.index]):
                 first_token_at[live.index] = end_at + self._frontend_out_s
-            else:
-                self._recorder.gaps.add(end_at - live.last_token_at)
 
     def finished(self, live: LiveRequest, end_at: float) -> float:
         """Notes a request whose last step ended at `end_at`; returns when its client knows [s]."""
@@ -104,9 +106,11 @@ class Journal:
             line=line,
         )
 
-    def _leap_row(self, leap: Leap, num_steps: int, num_padded: int, scheduler: Scheduler) -> StepRun:
+    def _leap_rows(
+        self, leap: Leap, num_steps: int, num_padded: int, scheduler: Scheduler
+    ) -> tuple[StepRun, ...]:
         decodes, growth, kv = leap.decodes, scheduler.block_growth(), scheduler.kv
-        return StepRun(
+        whole = StepRun(
             replica=self._replica,
             first_step=leap.after_step + 1,
             started_at=leap.started_at,
@@ -124,3 +128,12 @@ class Journal:
             line=leap.line,
             block_growth=(*growth[1:], growth[0]),
         )
+        if not leap.kept_slots:
+            return (whole,)
+        first = whole._replace(
+            num_steps=1,
+            num_running=whole.num_running + leap.kept_slots,
+            kv_blocks_used=whole.kv_blocks_used + leap.kept_blocks,
+            block_growth=(),
+        )
+        return (first,) if num_steps == 1 else (first, whole.after_first_step())

@@ -16,10 +16,21 @@ class Leap:
     """Steps `after_step` + 1, ... of `decodes`, from `started_at` [s] on, priced by `line`.
 
     The engine wakes when step `wake_step` ends; by then all steps before ``wake_step + depth`` have been
-    decided. num_running, num_waiting: as they are while the leap goes on.
+    decided. num_running, num_waiting: as they are while the leap goes on. kept_slots, kept_blocks: what
+    the first step found taken beyond that, if it was decided before an output set it free.
     """
 
-    __slots__ = ("after_step", "decodes", "line", "num_running", "num_waiting", "started_at", "wake_step")
+    __slots__ = (
+        "after_step",
+        "decodes",
+        "kept_blocks",
+        "kept_slots",
+        "line",
+        "num_running",
+        "num_waiting",
+        "started_at",
+        "wake_step",
+    )
 
     def __init__(
         self,
@@ -38,6 +49,13 @@ class Leap:
         self.wake_step = wake_step
         self.num_running = num_running
         self.num_waiting = num_waiting
+        self.kept_slots = 0
+        self.kept_blocks = 0
+
+    def keep_for_first_step(self, num_slots: int, num_blocks: int) -> None:
+        """Notes slots and blocks that came free after the first step was decided."""
+        self.num_running -= num_slots
+        self.kept_slots, self.kept_blocks = num_slots, num_blocks
 
     def end_of(self, num_steps: int) -> float:
         """Returns when the first `num_steps` steps have ended [s]."""

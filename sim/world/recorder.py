@@ -51,6 +51,24 @@ class StepRun(NamedTuple):
     line: DecodeLine
     block_growth: tuple[int, ...] = ()
 
+    def after_first_step(self) -> StepRun:
+        """Returns the run without its first step."""
+        line, growth = self.line, self.block_growth
+        later = zip(line.base_terms, line.slope_terms, strict=True)
+        return self._replace(
+            first_step=self.first_step + 1,
+            started_at=self.started_at + line.base_s,
+            num_steps=self.num_steps - 1,
+            sum_decode_context=self.sum_decode_context + self.num_decodes,
+            kv_blocks_used=self.kv_blocks_used + growth[0],
+            line=line._replace(
+                base_s=line.base_s + line.slope_s,
+                num_steps=line.num_steps - 1,
+                base_terms=tuple(base + slope for base, slope in later),
+            ),
+            block_growth=(*growth[1:], growth[0]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTotals:

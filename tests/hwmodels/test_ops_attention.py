@@ -83,6 +83,13 @@ def test_speculative_decoding_reads_the_cache_once_for_all_its_tokens():
     assert four.flops == (997 + 998 + 999 + 1000) * LLAMA.flops_per_pair
 
 
+def test_decoding_pads_the_query_rows_of_a_kv_head_to_16():
+    # 4 query heads per KV head fill 4 of 16 rows; with 5 query tokens 20 of 32.
+    op = ops.decode_attention(LLAMA, sum_context=1000, count=1)
+    assert op.issued_flops == 4 * op.flops
+    assert LLAMA.decode_issued_flops_per_token(5) == 2 * LLAMA.decode_issued_flops_per_token(1)
+
+
 def test_fp8_cache_halves_the_bytes_of_a_token():
     fp8 = ops.AttentionShape.grouped_query(32, 8, 128, dtype="bf16", kv_dtype="fp8")
     assert fp8.kv_bytes_per_token == LLAMA.kv_bytes_per_token / 2

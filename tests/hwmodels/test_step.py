@@ -163,7 +163,7 @@ def test_a_longer_longest_context_never_makes_a_step_cheaper(name, state, more):
     model = step_model(**CONFIGURATIONS[name])
     count, total, longest = state
     short = decode_step(model, count, total, longest).duration_s
-    assert decode_step(model, count, total, longest + more).duration_s >= short
+    assert decode_step(model, count, total, longest + more).duration_s >= short * (1 - 1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -174,7 +174,7 @@ def test_more_image_tokens_never_make_a_step_cheaper(tokens, more):
         model.predict(StepShape((Chunk(4000, 0),), (), 4000, 1, False, num_image_tokens=count))
         for count in (tokens, tokens + more)
     )
-    assert many.duration_s >= few.duration_s
+    assert many.duration_s >= few.duration_s * (1 - 1e-12)
     assert dict(zip(TERMS, few.terms, strict=True))["vision"] > 0
 
 
@@ -225,9 +225,9 @@ def test_a_step_cannot_be_shorter_than_its_eager_launches():
     assert cost.bound == "launch"
 
 
-def test_a_captured_step_pays_a_gap_per_kernel_only():
+def test_a_captured_step_pays_a_gap_and_a_ramp_per_kernel_only():
     terms = terms_of(decode_step(step_model("llama-3.1-8b"), 1, 100, 100))
-    assert terms["launch"] == pytest.approx(365 * 1.3e-6)
+    assert terms["launch"] == pytest.approx(365 * (1.3e-6 + 1.0e-6))
 
 
 def test_prefill_chunks_break_the_graph_at_every_layer():

@@ -102,7 +102,8 @@ def make_recorder(*, record_steps: bool = True) -> Recorder:
     recorder.cached_tokens[2] = 16
     for gap in (0.1, 0.3):
         recorder.gaps.add(gap)
-    recorder.gaps.add_run(0.10, 0.02, 4, 1)
+    for gap_s in (0.10, 0.12, 0.14, 0.16):
+        recorder.gaps.add(gap_s)
     recorder.replicas.append(make_totals())
     recorder.ended_at = 2.02
     return recorder

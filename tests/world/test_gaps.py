@@ -20,6 +20,10 @@ RUNS = st.lists(
 )
 
 
+def _add_run(sketch: GapSketch, first: float, slope: float, num_steps: int, count: int) -> None:
+    sketch.add_runs(*(np.array([float(value)]) for value in (first, slope, num_steps, count)))
+
+
 def _sketch(gaps: list[float]) -> GapSketch:
     sketch = GapSketch()
     for gap in gaps:
@@ -52,7 +56,7 @@ def test_equal_gaps_are_reported_exactly() -> None:
 
 def test_an_empty_sketch_knows_no_statistics() -> None:
     sketch = GapSketch()
-    sketch.add_run(1.0, 0.0, 5, 0)
+    _add_run(sketch, 1.0, 0.0, 5, 0)
     assert sketch.count == 0
     assert all(math.isnan(value) for value in (sketch.mean_s(), sketch.std_s(), sketch.percentile_s(50)))
 
@@ -80,14 +84,17 @@ def test_mean_and_deviation_are_exact_to_rounding(gaps: list[float]) -> None:
 def test_adding_a_run_equals_adding_its_gaps_one_by_one(runs: list[tuple[float, float, int, int]]) -> None:
     together, single = GapSketch(), GapSketch()
     for first, slope, num_steps, count in runs:
-        together.add_run(first, slope, num_steps, count)
+        _add_run(together, first, slope, num_steps, count)
         for i in range(num_steps):
             single.add(first + slope * i, count)
     assert together.count == single.count
     assert together.mean_s() == pytest.approx(single.mean_s(), rel=1e-12)
     assert together.std_s() == pytest.approx(single.std_s(), rel=1e-9, abs=1e-12)
     for percent in (0, 1, 50, 90, 99, 100):
-        assert together.percentile_s(percent) == single.percentile_s(percent)
+        # A gap on the edge of two bins may be counted in either.
+        assert together.percentile_s(percent) == pytest.approx(
+            single.percentile_s(percent), rel=3 * RELATIVE_ERROR
+        )
 
 
 def test_reading_between_additions_changes_nothing() -> None:
@@ -105,7 +112,7 @@ def test_memory_stays_flat_however_long_the_runs() -> None:
     sketch = GapSketch()
     tracemalloc.start()
     for _ in range(200):
-        sketch.add_run(0.010, 1e-7, 16_384, 256)
+        _add_run(sketch, 0.010, 1e-7, 16_384, 256)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sketch.count == 200 * 16_384 * 256

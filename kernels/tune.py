@@ -1,0 +1,135 @@
+"""Measures every candidate of every kernel on this GPU and keeps the winners: `python -m simllm.kernels.tune`.
+
+Compilation dominates, so worker processes compile first, in parallel, into Triton's cache on disk. Each candidate's
+output is compared with the reference; one that is wrong, or does not fit the GPU, cannot win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import triton
+
+from .timing import flushed_median_s
+from .tuning import Config, TuningTable, Winner, gpu_name, load_table, save_table
+from .tuning_cases import Case, Launch, cases
+
+# ||out - reference|| / ||reference|| that a correct candidate stays under: bf16 operands give 2e-3 to 1e-2, the
+# reference's own rounding (bf16 products of fp8 blocks) about as much; a wrong index gives more than 0.1.
+MAX_RELATIVE_ERROR = 3e-2
+SCREENING_S, FINAL_S = 0.004, 0.15
+FINALISTS = 4
+MAX_WORKERS = 12  # each holds a few GB on the GPU
+
+
+def tune(kernels: Sequence[str] | None = None) -> TuningTable:
+    """Returns this GPU's table with the winners of `kernels` (all if None) measured anew, saved after each case."""
+    name = gpu_name(torch.device("cuda"))
+    before = load_table(name)
+    winners = {} if before is None else {(w.kernel, w.variant, w.shape): w for w in before.winners}
+    table = TuningTable(name, torch.__version__, triton.__version__, tuple(winners.values()))
+    for case in chosen_cases(kernels):
+        winner = tune_case(case)
+        winners[(winner.kernel, winner.variant, winner.shape)] = winner
+        table = replace(table, winners=tuple(winners.values()))
+        save_table(table)
+    return table
+
+
+def chosen_cases(kernels: Sequence[str] | None) -> list[Case]:
+    """Returns the cases of these kernels, all if None."""
+    return [case for case in cases() if not kernels or case.kernel in kernels]
+
+
+def tune_case(case: Case) -> Winner:
+    """Returns the fastest correct candidate of one case: all are screened, the best few timed in full."""
+    started_at = time.monotonic()
+    launch, reference = case.prepare()
+    screened = []
+    for config in case.candidates:
+        if is_correct(case, config, launch, reference):
+            screened.append((flushed_median_s(lambda c=config: launch(c), budget_s=SCREENING_S), config))
+    screened.sort(key=lambda pair: pair[0])
+    finals = [(flushed_median_s(lambda c=c: launch(c), budget_s=FINAL_S), c) for _, c in screened[:FINALISTS]]
+    if not finals:
+        raise RuntimeError(f"no candidate of {case.name} runs correctly on this GPU")
+    seconds, config = min(finals, key=lambda pair: pair[0])
+    print(f"{case.name}: {len(screened)}/{len(case.candidates)} ran in {time.monotonic() - started_at:.1f} s")
+    for final_s, final in sorted(finals, key=lambda pair: pair[0]):
+        print(f"    {final_s * 1e6:9.1f} us  {final.launch_options()}")
+    return Winner(case.kernel, case.variant, case.shape, config, round(seconds * 1e6, 2))
+
+
+def is_correct(case: Case, config: Config, launch: Launch, reference: torch.Tensor) -> bool:
+    """Returns whether the candidate runs and agrees with the reference; says why not, unless the GPU is too small for it."""
+    try:
+        error = relative_error(launch(config), reference)
+    except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError, RuntimeError) as failure:
+        if not isinstance(failure, triton.runtime.errors.OutOfResources):
+            print(f"    {case.name} {config.launch_options()}: {type(failure).__name__} {str(failure)[:90]}")
+        return False
+    if not error < MAX_RELATIVE_ERROR:
+        print(f"    {case.name} {config.launch_options()}: wrong by {error:.3g}")
+        return False
+    return True
+
+
+def relative_error(out: torch.Tensor, reference: torch.Tensor) -> float:
+    """Returns ||out - reference|| / ||reference||, NaN if either holds one."""
+    return float((out.float() - reference.float()).norm() / reference.float().norm())
+
+
+def compile_share(share: int, num_shares: int, kernels: Sequence[str] | None) -> None:
+    """Runs every num_shares-th candidate once, so that Triton's cache on disk holds it."""
+    position = 0
+    for case in chosen_cases(kernels):
+        launch, _ = case.prepare()
+        for config in case.candidates:
+            position += 1
+            if position % num_shares == share:
+                _try(launch, config)
+
+
+def _try(launch: Launch, config: Config) -> None:
+    try:
+        launch(config)
+    except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError, RuntimeError):
+        return
+
+
+def compile_in_parallel(kernels: Sequence[str] | None, num_workers: int) -> None:
+    """Starts worker processes that each compile their share, and waits for them."""
+    command = [sys.executable, "-m", "simllm.kernels.tune", *(kernels or ())]
+    workers = [
+        subprocess.Popen([*command, "--share", f"{share}/{num_workers}"]) for share in range(num_workers)
+    ]
+    for worker in workers:
+        worker.wait()
+
+
+def main() -> None:
+    """Compiles in parallel, measures, and writes `tuned/<gpu>.json`."""
+    parser = argparse.ArgumentParser(description="Measure kernel configurations and keep the winners.")
+    parser.add_argument("kernels", nargs="*", help="kernels to tune (default: all)")
+    parser.add_argument("--share", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.share:
+        share, num_shares = map(int, arguments.share.split("/"))
+        compile_share(share, num_shares, arguments.kernels)
+        return
+    started_at = time.monotonic()
+    compile_in_parallel(arguments.kernels, max(1, min(MAX_WORKERS, os.cpu_count() or 1)))
+    print(f"compiled in {time.monotonic() - started_at:.0f} s")
+    table = tune(arguments.kernels)
+    print(f"{len(table.winners)} winners of {table.gpu} in {time.monotonic() - started_at:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The shapes that tuning measures, each with its candidates, its launch and what the result is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from . import attention_decode, attention_prefill, gemm, gemm_block_scaled, gemm_quantized
+from .tuning import Config
+
+Launch = Callable[[Config], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kernel at one shape; `prepare` makes fresh random inputs and returns (launch, reference output)."""
+
+    kernel: str
+    variant: str
+    shape: tuple[int, ...]
+    candidates: Sequence[Config]
+    prepare: Callable[[], tuple[Launch, torch.Tensor]]
+
+    @property
+    def name(self) -> str:
+        """The case on one line."""
+        return f"{self.kernel} {self.variant} {'x'.join(map(str, self.shape))}"
+
+
+SQUARES = ((4096, 4096, 4096), (8192, 8192, 8192))
+GEMM_SHAPES = (*SQUARES, (512, 4096, 4096), (2048, 6144, 4096), (2048, 4096, 14336))
+
+
+def cases() -> Iterator[Case]:
+    """Yields every case, families in the order in which they build on one another."""
+    yield from gemm_cases()
+    yield from quantized_cases()
+    yield from prefill_cases()
+    yield from decode_cases()
+
+
+def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """Returns standard normal numbers on the GPU, for int8 whole numbers from -127 to 127."""
+    if dtype == torch.int8:
+        return torch.randint(-127, 128, shape, dtype=dtype, device="cuda")
+    return torch.randn(shape, dtype=torch.bfloat16 if dtype.itemsize == 1 else dtype, device="cuda").to(dtype)
+
+
+def gemm_cases() -> Iterator[Case]:
+    """Yields bf16 products, plain and with SiLU-mul."""
+    for m, n, k in GEMM_SHAPES:
+
+        def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
+            a, b = random(m, k), random(n, k)
+            return lambda config: gemm.matmul(a, b, config=config), a @ b.T
+
+        yield Case("gemm", "bf16", (m, n, k), gemm.candidates(torch.bfloat16), prepare)
+
+    def prepare_silu() -> tuple[Launch, torch.Tensor]:
+        a, b = random(4096, 4096), random(2 * 14336, 4096)
+        gate, up = (a @ b.T).float().chunk(2, dim=1)
+        return lambda config: gemm.matmul_silu_mul(a, b, config=config), torch.nn.functional.silu(gate) * up
+
+    silu_candidates = gemm.candidates(torch.bfloat16, silu_mul=True)
+    yield Case("gemm_silu_mul", "bf16", (4096, 14336, 4096), silu_candidates, prepare_silu)
+
+
+def quantized_cases() -> Iterator[Case]:
+    """Yields fp8 and int8 products with scales per row and column, and block-scaled fp8."""
+    for dtype in (torch.float8_e4m3fn, torch.int8):
+        for m, n, k in SQUARES:
+
+            def prepare(
+                m: int = m, n: int = n, k: int = k, dtype: torch.dtype = dtype
+            ) -> tuple[Launch, torch.Tensor]:
+                a, b = random(m, k, dtype=dtype), random(n, k, dtype=dtype)
+                a_scale, b_scale = (torch.rand(size, device="cuda") + 0.5 for size in (m, n))
+                expected = (a.to(torch.bfloat16) @ b.to(torch.bfloat16).T) * a_scale[:, None] * b_scale
+                return lambda config: gemm_quantized.scaled_matmul(a, b, a_scale, b_scale, config=config), expected
+
+            yield Case("gemm_quantized", gemm.DTYPE_NAMES[dtype], (m, n, k), gemm.candidates(dtype), prepare)
+    for m, n, k in SQUARES:
+
+        def prepare_blocks(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
+            a, b = (random(rows, k, dtype=torch.float8_e4m3fn) for rows in (m, n))
+            a_scale = (torch.rand(k // 128, m, device="cuda") + 0.5).T
+            b_scale = torch.rand(n // 128, k // 128, device="cuda") + 0.5
+            a_full = a.float() * a_scale.repeat_interleave(128, 1)
+            b_full = b.float() * b_scale.repeat_interleave(128, 0).repeat_interleave(128, 1)
+            expected = a_full.bfloat16() @ b_full.bfloat16().T
+            return (
+                lambda config: gemm_block_scaled.block_scaled_matmul(a, b, a_scale, b_scale, config=config)
+            ), expected
+
+        yield Case("gemm_block_scaled", "fp8", (m, n, k), gemm_block_scaled.candidates(), prepare_blocks)
+
+
+def paged(rows: torch.Tensor, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (cache, pages): `rows` (tokens, heads, dim) laid out in pages of a random order."""
+    blocks = rows.unflatten(0, (-1, block_size))
+    order = torch.randperm(blocks.shape[0], device=rows.device)
+    cache = torch.empty_like(blocks)
+    cache[order] = blocks
+    return cache, order.int()
+
+
+def prefill_cases() -> Iterator[Case]:
+    """Yields causal prefill of 8 k tokens, 32 query and 8 KV heads of 128, contiguous and in pages."""
+    tokens, heads, kv_heads, dim = 8192, 32, 8, 128
+    for block_size in (0, 64, 16):
+
+        def prepare(block_size: int = block_size) -> tuple[Launch, torch.Tensor]:
+            q, k, v = random(tokens, heads, dim), random(tokens, kv_heads, dim), random(tokens, kv_heads, dim)
+            expected = sdpa(q, k, v)
+            table = None
+            if block_size:
+                order_seed = torch.cuda.initial_seed()
+                torch.manual_seed(order_seed)
+                k, table = paged(k, block_size)
+                torch.manual_seed(order_seed)
+                v, table = paged(v, block_size)
+                table = table[None]
+            chunks = attention_prefill.Chunks.of([tokens], [tokens], "cuda", table)
+            return lambda config: attention_prefill.prefill_attention(q, k, v, chunks, config=config), expected
+
+        candidates = attention_prefill.candidates(block_size)
+        yield Case("attention_prefill", f"bf16.block{block_size}", (tokens, heads, kv_heads, dim), candidates, prepare)
+
+
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Returns torch's causal attention of q (tokens, heads, dim) over k, v (tokens, kv_heads, dim)."""
+    batched = (rows.transpose(0, 1)[None] for rows in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(*batched, is_causal=True, enable_gqa=True)
+    return out[0].transpose(0, 1)
+
+
+def decode_cases() -> Iterator[Case]:
+    """Yields decoding of 32 requests at 8 k of context: 1 GiB of bf16 keys and values."""
+    requests, context, heads, kv_heads, dim = 32, 8192, 32, 8, 128
+    for dtype, block_size in (
+        (torch.bfloat16, 64), (torch.bfloat16, 16), (torch.float8_e4m3fn, 64), (torch.int8, 64),
+    ):  # fmt: skip
+
+        def prepare(dtype: torch.dtype = dtype, block_size: int = block_size) -> tuple[Launch, torch.Tensor]:
+            pages = requests * context // block_size
+            k, v = (random(pages, block_size, kv_heads, dim, dtype=dtype) for _ in range(2))
+            q = random(requests, 1, heads, dim)
+            table = torch.randperm(pages, device="cuda").int().view(requests, -1)
+            lens = torch.full((requests,), context, dtype=torch.int32, device="cuda")
+            factor = 0.01 if dtype == torch.int8 else 1.0
+            scales = torch.full((kv_heads,), factor, device="cuda") if dtype.itemsize == 1 else None
+
+            def launch(config: Config | None) -> torch.Tensor:
+                return attention_decode.decode_attention(
+                    q, k, v, table, lens, max_context_len=context, k_scale=scales, v_scale=scales, config=config
+                )
+
+            return launch, decode_reference(q, k, v, table, factor)
+
+        shape = (requests, context, heads, kv_heads, dim, 1)
+        variant = f"{gemm.DTYPE_NAMES[dtype]}.block{block_size}"
+        yield Case("attention_decode", variant, shape, attention_decode.candidates(block_size), prepare)
+
+
+def decode_reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, factor: float
+) -> torch.Tensor:
+    """Returns decode attention by torch in fp32, request by request; `factor` dequantises."""
+    outs = []
+    for request in range(q.shape[0]):
+        keys, values = (cache[table[request].long()].flatten(0, 1).float() * factor for cache in (k, v))
+        group = q.shape[2] // k.shape[2]
+        queries = q[request, 0].float().unflatten(0, (-1, group))
+        scores = torch.einsum("hgd,nhd->hgn", queries, keys) * q.shape[-1] ** -0.5
+        outs.append(torch.einsum("hgn,nhd->hgd", scores.softmax(-1), values).flatten(0, 1)[None])
+    return torch.stack(outs)

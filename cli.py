@@ -30,7 +30,9 @@ app = typer.Typer(
 ScenarioArgument = Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped scenario.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a field, e.g. pools.0.replicas=2. Repeatable."),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override a field, e.g. pools.0.replicas=2. Repeatable."
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Override the scenario's seed.")]
 

@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from simllm.hwmodels.step import DecodeLine, StepCost, StepShape
+from simllm.hwmodels.step import DecodeGroup, DecodeLine, StepCost, StepShape
 from simllm.sim.run import Prepared, prepare, simulate_prepared
 from simllm.sim.scenario import SHIPPED_SCENARIOS, load_scenario, parse_scenario
 
@@ -55,10 +55,9 @@ class AffineStepModel:
         terms = (self.base_s, tokens * self.token_s + decodes * self.decode_s, context * self.context_s)
         return StepCost(sum(terms), terms, "affine")
 
-    def decode_line(
-        self, *, num_decodes: int, sum_context: int, max_context: int, max_steps: int
-    ) -> DecodeLine:
+    def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
         """Returns the one straight line that decodes are."""
+        _, num_decodes, sum_context, _ = decodes
         terms = (self.base_s, num_decodes * self.decode_s, sum_context * self.context_s)
         slope_s = num_decodes * self.context_s
         return DecodeLine(sum(terms), slope_s, max_steps, terms, (0.0, 0.0, slope_s), "affine")
@@ -142,7 +141,16 @@ def measure_command() -> float:
     walls = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "simllm.cli", "run", "02-azure-hour", "-q", "-o", f"{folder}/run"]
+            command = [
+                sys.executable,
+                "-m",
+                "simllm.cli",
+                "run",
+                "02-azure-hour",
+                "-q",
+                "-o",
+                f"{folder}/run",
+            ]
             started = perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             walls.append(perf_counter() - started)

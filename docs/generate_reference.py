@@ -18,6 +18,10 @@ Every field of a scenario file. Generated from the schema by `make generated`; d
 A field without a default is required; an unknown field is an error. Where several kinds are possible, `kind`
 chooses among them. Units are in the names: `_s` seconds, `_ms` milliseconds, `_tokens` tokens.
 Any field can be set on the command line: `simllm run 01-first-run --set pools.0.kv.block_size=32`.
+
+`simllm schema > scenario.schema.json` writes the JSON Schema; an editor with a YAML language server then
+completes and checks a scenario beside it that begins with the line
+`# yaml-language-server: $schema=scenario.schema.json`.
 """
 
 Schema = dict[str, Any]

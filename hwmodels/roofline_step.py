@@ -19,7 +19,7 @@ from .model import ModelSpec
 from .parallel import ParallelSpec
 from .precision import Precision
 from .roofline import Efficiency, Roofline
-from .step import DecodeLine, StepCost, StepShape
+from .step import DecodeGroup, DecodeLine, StepCost, StepShape
 from .step_parts import Costliest, HeadPart, LinearPart, StepParts
 
 # Kernels per layer that attention over the KV cache launches: itself and the reduction of split KV.
@@ -127,14 +127,13 @@ class RooflineStepModel:
         terms = self._terms(linear, head, vision.busy_s, prefill[0], decode[0], launch_s)
         return StepCost(sum(terms), terms, bound)
 
-    def decode_line(
-        self, *, num_decodes: int, sum_context: int, max_context: int, max_steps: int
-    ) -> DecodeLine:
+    def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
         """Returns the cost of the coming decode steps, up to the next knot.
 
         Knots: the longest context stops or starts to bind attention, a sliding window fills up, attention
         becomes the costliest term (`bound` changes), the GPU catches up with eager launches.
         """
+        _, num_decodes, sum_context, max_context = decodes
         base = self._decode_bases.get(num_decodes) or self._make_decode_base(num_decodes)
         attention_s, slope_s, num_steps, bound = self._decode.line(
             num_decodes, sum_context, max_context, max_steps

@@ -83,8 +83,8 @@ class DecodeLine(NamedTuple):
     @classmethod
     def of_step(cls, cost: StepCost) -> DecodeLine:
         """Returns a line of one step of any composition."""
-        flat = (0.0,) * len(cost.terms)
-        return cls(cost.duration_s, 0.0, 1, cost.terms, flat, cost.bound, cost.is_extrapolated)
+        duration_s, terms, bound, is_extrapolated = cost
+        return cls(duration_s, 0.0, 1, terms, (0.0,) * len(terms), bound, is_extrapolated)
 
 
 class StepModel(Protocol):
@@ -97,12 +97,11 @@ class StepModel(Protocol):
         """Returns the cost of one step of any composition."""
         ...
 
-    def decode_line(
-        self, *, num_decodes: int, sum_context: int, max_context: int, max_steps: int
-    ) -> DecodeLine:
+    def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
         """Returns the cost of the coming decode steps, for as many as stay on one straight line.
 
-        In step i every context is i tokens longer, so their sum is ``sum_context + i * num_decodes``.
+        decodes: those of the first step, one token each. In step i every context is i tokens longer, so
+        their sum is ``decodes.sum_context + i * decodes.count``.
         At i = 0 the line agrees with `predict` for the same counts. `num_steps` is between 1 and
         `max_steps`; a model whose cost is no line between knots returns 1.
         """

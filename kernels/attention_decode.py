@@ -47,7 +47,7 @@ def _decode_kernel(
     table_stride, scale,
     # shape of the heads
     QUERY_LEN: tl.constexpr, NUM_Q_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, IS_QUANTIZED: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, IS_QUANTIZED: tl.constexpr, ROWS: tl.constexpr, DOT_DTYPE: tl.constexpr,
     # meta-parameters
     BLOCK_N: tl.constexpr, USE_TMA: tl.constexpr,
 ):  # fmt: skip
@@ -69,7 +69,7 @@ def _decode_kernel(
     head = kv_head * GROUP + rows % GROUP
     is_row = rows < QUERY_LEN * GROUP
     q_rows = (request * QUERY_LEN + token) * NUM_Q_HEADS + head
-    q = tl.load(q_ptr + q_rows[:, None] * HEAD_DIM + columns[None, :], mask=is_row[:, None], other=0.0)
+    q = tl.load(q_ptr + q_rows[:, None] * HEAD_DIM + columns[None, :], mask=is_row[:, None], other=0.0).to(DOT_DTYPE)
     if IS_QUANTIZED:
         scale *= tl.load(k_scale_ptr + kv_head)
     last_seen = context_len - QUERY_LEN + token
@@ -79,7 +79,7 @@ def _decode_kernel(
     row_max = tl.full((ROWS,), -1.0e30, dtype=tl.float32)
     for start in tl.range(first_key, last_key, BLOCK_N):
         k = _load_tile(k_desc, k_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA)
-        scores = tl.dot(q, k.to(q.dtype).T) * scale
+        scores = tl.dot(q, k.to(DOT_DTYPE).T) * scale
         keys = start + tl.arange(0, BLOCK_N)
         is_seen = keys[None, :] <= last_seen[:, None]
         scores = tl.where(is_seen, scores, -1.0e30)
@@ -89,7 +89,7 @@ def _decode_kernel(
         correction = tl.exp2(row_max - new_max)
         row_sum = row_sum * correction + tl.sum(p, 1)
         v = _load_tile(v_desc, v_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA)
-        acc = tl.dot(p.to(q.dtype), v.to(q.dtype), acc * correction[:, None])
+        acc = tl.dot(p.to(DOT_DTYPE), v.to(DOT_DTYPE), acc * correction[:, None])
         row_max = new_max
     if IS_QUANTIZED:
         acc *= tl.load(v_scale_ptr + kv_head)
@@ -126,9 +126,9 @@ def reduce_splits_kernel(
 
 
 def candidates(block_size: int) -> list[Config]:
-    """Returns the configurations that tuning tries; CTAS_PER_SM sets how finely the context is split."""
+    """Returns the configurations that tuning tries; ctas_per_sm sets how finely the context is split."""
     return [
-        Config({"BLOCK_N": block_n, "USE_TMA": use_tma, "CTAS_PER_SM": ctas}, warps, stages)
+        Config({"BLOCK_N": block_n, "USE_TMA": use_tma}, warps, stages, ctas)
         for block_n in (32, 64, 128)
         for use_tma in ((False, True) if block_size % block_n == 0 else (False,))
         for warps in (2, 4)
@@ -139,12 +139,12 @@ def candidates(block_size: int) -> list[Config]:
 
 def default_config(block_size: int) -> Config:
     """Returns the configuration for a GPU that nobody tuned."""
-    return Config({"BLOCK_N": 64, "USE_TMA": block_size % 64 == 0, "CTAS_PER_SM": 8}, 4, 3)
+    return Config({"BLOCK_N": 64, "USE_TMA": block_size % 64 == 0}, 4, 3, ctas_per_sm=8)
 
 
 def choose_splits(config: Config, *, num_programs: int, max_context_len: int, device: torch.device) -> int:
-    """Returns into how many parts each context is split, so that the grid holds CTAS_PER_SM times the SMs."""
-    wanted = triton.cdiv(config.meta["CTAS_PER_SM"] * num_sms(device), num_programs)
+    """Returns into how many parts each context is split, so that the grid holds ctas_per_sm times the SMs."""
+    wanted = triton.cdiv(config.ctas_per_sm * num_sms(device), num_programs)
     tiles = triton.cdiv(max_context_len, config.meta["BLOCK_N"])
     return max(1, min(wanted, tiles, MAX_SPLITS))
 
@@ -168,7 +168,6 @@ def decode_attention(
     splits = choose_splits(
         chosen, num_programs=num_requests * num_kv_heads, max_context_len=max_context_len, device=q.device
     )
-    options = {name: value for name, value in chosen.launch_options().items() if name != "CTAS_PER_SM"}
     out = torch.empty_like(q)
     partial = out if splits == 1 else q.new_empty((num_requests, splits, *q.shape[1:]), dtype=torch.float32)
     lse = q.new_empty((num_requests, splits, query_len, num_q_heads), dtype=torch.float32)
@@ -179,8 +178,8 @@ def decode_attention(
         k_scale, v_scale, block_table, context_lens, partial, lse, block_table.stride(0),
         (scale or head_dim**-0.5) * LOG2_E,
         QUERY_LEN=query_len, NUM_Q_HEADS=num_q_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim,
-        BLOCK_SIZE=block_size, IS_QUANTIZED=k_scale is not None,
-        ROWS=max(MIN_ROWS, triton.next_power_of_2(query_len * num_q_heads // num_kv_heads)), **options,
+        BLOCK_SIZE=block_size, IS_QUANTIZED=k_scale is not None, DOT_DTYPE=_dot_dtype(q, k_cache),
+        ROWS=max(MIN_ROWS, triton.next_power_of_2(query_len * num_q_heads // num_kv_heads)), **chosen.launch_options(),
     )  # fmt: skip
     if splits > 1:
         num_rows = query_len * num_q_heads
@@ -188,6 +187,13 @@ def decode_attention(
             partial, lse, out, splits, num_rows, HEAD_DIM=head_dim, BLOCK_SPLITS=triton.next_power_of_2(splits)
         )
     return out
+
+
+def _dot_dtype(q: torch.Tensor, k_cache: torch.Tensor) -> tl.dtype:
+    """Returns fp16 for 8-bit caches, which one instruction converts e4m3 to; else the dtype of q."""
+    if k_cache.itemsize == 1:
+        return tl.float16
+    return {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}[q.dtype]
 
 
 def _check(

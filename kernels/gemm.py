@@ -100,13 +100,13 @@ def _gemm_kernel(
 
 def _config(
     block_m: int, block_n: int, block_k: int, warps: int, stages: int, *, split_store: bool, flatten: bool = True,
-    group_m: int = 8,
+    group_m: int = 8, ctas_per_sm: int = 1,
 ) -> Config:  # fmt: skip
     meta = {
         "BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k, "GROUP_M": group_m,
         "SPLIT_STORE": split_store, "FLATTEN": flatten,
     }  # fmt: skip
-    return Config(meta, warps, stages)
+    return Config(meta, warps, stages, ctas_per_sm)
 
 
 def candidates(dtype: torch.dtype, *, silu_mul: bool = False) -> list[Config]:
@@ -115,10 +115,14 @@ def candidates(dtype: torch.dtype, *, silu_mul: bool = False) -> list[Config]:
     With SiLU-mul a tile needs two accumulators, so its columns halve.
     """
     block_k = 128 // dtype.itemsize
-    tiles = [(128, 128, 8), (128, 128, 4), (64, 128, 4)] if silu_mul else [(128, 256, 8), (256, 128, 8), (128, 128, 4)]
+    tiles = [(128, 256, 8, 1), (256, 128, 8, 1), (128, 128, 4, 1), (128, 128, 4, 2), (64, 256, 4, 1)]
+    if silu_mul:
+        tiles = [(128, 128, 8, 1), (64, 128, 4, 1)]
     return [
-        _config(bm, bn, block_k, warps, stages, split_store=split, flatten=flatten, group_m=group_m)
-        for bm, bn, warps in tiles
+        _config(
+            bm, bn, block_k, warps, stages, split_store=split, flatten=flatten, group_m=group_m, ctas_per_sm=ctas
+        )
+        for bm, bn, warps, ctas in tiles
         for stages in (3, 4)
         for split in (False, True)
         for flatten in (False, True)
@@ -161,7 +165,7 @@ def launch_gemm(
     block_m, block_n, block_k = meta["BLOCK_M"], meta["BLOCK_N"], meta["BLOCK_K"]
     store_n = block_n // 2 if meta["SPLIT_STORE"] else block_n
     num_tiles = triton.cdiv(m, block_m) * triton.cdiv(n, block_n)
-    programs = min(num_sms(a.device), num_tiles)
+    programs = min(config.ctas_per_sm * num_sms(a.device), num_tiles)
     _gemm_kernel[(programs,)](
         TensorDescriptor.from_tensor(a, [block_m, block_k]),
         _weight_descriptor(b, block_n, block_k, silu_mul=silu_mul),

@@ -53,9 +53,9 @@ def _block_scaled_kernel(
 def candidates() -> list[Config]:
     """Returns the configurations that tuning tries."""
     return [
-        Config({"BLOCK_M": block_m, "BLOCK_N": 128, "GROUP_M": 8, "FLATTEN": flatten}, warps, stages)
-        for block_m, warps in ((64, 4), (128, 4), (128, 8), (256, 8))
-        for stages in (3, 4, 5)
+        Config({"BLOCK_M": block_m, "BLOCK_N": 128, "GROUP_M": 8, "FLATTEN": flatten}, warps, stages, ctas)
+        for block_m, warps, ctas in ((64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 8, 1), (128, 8, 2), (128, 4, 2))
+        for stages in (2, 3, 4, 5)
         for flatten in (False, True)
     ]
 
@@ -84,7 +84,7 @@ def block_scaled_matmul(
     out = torch.empty((m, n), dtype=out_dtype, device=a.device)
     chosen = config or tuned_config("gemm_block_scaled", "fp8", (m, n, k), a.device) or default_config(m)
     block_m, block_n = chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
-    programs = min(num_sms(a.device), triton.cdiv(m, block_m) * triton.cdiv(n, block_n))
+    programs = min(chosen.ctas_per_sm * num_sms(a.device), triton.cdiv(m, block_m) * triton.cdiv(n, block_n))
     _block_scaled_kernel[(programs,)](
         TensorDescriptor.from_tensor(a, [block_m, SCALE_BLOCK]),
         TensorDescriptor.from_tensor(b, [block_n, SCALE_BLOCK]),

@@ -22,11 +22,15 @@ INTERPRETER_SMS = 4  # programs of a persistent grid where no GPU is (Triton's i
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Meta-parameters of one launch: tile sizes and switches, warps per CTA, stages of the pipeline."""
+    """Meta-parameters of one launch: tile sizes and switches, warps per CTA, stages of the pipeline.
+
+    ctas_per_sm: programs per SM that the wrapper cuts the work into; the kernel itself does not see it.
+    """
 
     meta: Mapping[str, int | bool]
     num_warps: int = 4
     num_stages: int = 3
+    ctas_per_sm: int = 1
 
     def launch_options(self) -> dict[str, Any]:
         """Returns everything as keyword arguments of a Triton launch."""

@@ -1,1 +1,1 @@
-"""The simulator: demand (`workload`), decisions (`policy`), time (`world`) and what is handed out (`outcome`)."""
+"""The simulator: demand (`workload`), decisions (`policy`), time (`world`) and results (`outcome`)."""

@@ -24,7 +24,7 @@ from .workload.demand import Demand
 from .workload.streams import stream
 from .world.clock import Clock
 from .world.cluster import Cluster
-from .world.engine import Engine
+from .world.engine import Engine, OnEnd
 from .world.recorder import Recorder, ReplicaTotals
 from .world.source import Source
 
@@ -82,23 +82,19 @@ def play(prepared: Prepared, on_progress: OnProgress | None = None) -> Recorder:
     scenario, deployments, demand = prepared.scenario, prepared.deployments, prepared.demand
     clock = Clock()
     recorder = Recorder(len(demand), record_steps=scenario.run.record_steps)
-    engines: list[Engine] = []
-    cluster = Cluster(engines, make_router(scenario.router, stream(scenario.seed, "router")))
     # SIMPLIFIED: one front end, with the first pool's delays, for all pools; effect: none with one pool.
-    frontend = deployments[0].config.engine_overhead
-    source = Source(
-        clock, demand, recorder=recorder, frontend_in_s=frontend.frontend_in_s, submit=cluster.submit
-    )
-    on_finish = _reporting(source.request_ended, on_progress)
-    for deployment in deployments:
-        for _ in range(deployment.config.replicas):
-            engines.append(_engine(clock, len(engines), deployment, scenario, recorder, on_finish))
-    source.start()
+    frontend_in_s = deployments[0].config.engine_overhead.frontend_in_s
+    source = Source(clock, demand, recorder=recorder, frontend_in_s=frontend_in_s)
+    router = make_router(scenario.router, stream(scenario.seed, "router"))
+    cluster = Cluster(router, _reporting(source.request_ended, on_progress))
+    pools = [deployment for deployment in deployments for _ in range(deployment.config.replicas)]
+    for replica, deployment in enumerate(pools):
+        cluster.add(_engine(clock, replica, deployment, scenario, recorder, cluster.request_ended))
+    source.start(cluster.submit)
     with _no_garbage_collection():
         clock.run()
     recorder.ended_at = clock.now
-    pools = [deployment for deployment in deployments for _ in range(deployment.config.replicas)]
-    recorder.replicas = [_totals(engine, pool) for engine, pool in zip(engines, pools, strict=True)]
+    recorder.replicas = [_totals(engine, pool) for engine, pool in zip(cluster.engines, pools, strict=True)]
     return recorder
 
 
@@ -108,7 +104,7 @@ def _engine(
     deployment: Deployment,
     scenario: Scenario,
     recorder: Recorder,
-    on_finish: Callable[[float], None],
+    on_end: OnEnd,
 ) -> Engine:
     config = deployment.config
     cache = PrefixKvCache if config.kv.enable_prefix_caching else PlainKvCache
@@ -123,7 +119,7 @@ def _engine(
         pipeline_depth=deployment.pipeline_depth,
         leaps=scenario.run.leaps,
         frontend_out_s=config.engine_overhead.frontend_out_s,
-        on_finish=on_finish,
+        on_end=on_end,
     )
 
 

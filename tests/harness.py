@@ -45,16 +45,16 @@ def play(
     """Plays `demand` to its end and returns what was recorded."""
     clock = Clock()
     recorder = Recorder(len(demand), record_steps=True)
-    sources: list[Source] = []
-    engines = [
-        Engine(
+    source = Source(clock, demand, recorder=recorder, frontend_in_s=frontend_s[0])
+    cluster = Cluster(LeastOutstandingRouter(), source.request_ended)
+    for replica in range(num_replicas):
+        cache = PrefixKvCache if caches else PlainKvCache
+        kv = cache(num_blocks=num_blocks, block_size=block_size)
+        scheduler = VllmV1Scheduler(spec, kv=kv, max_model_len=spec.max_model_len or 1 << 20)
+        engine = Engine(
             clock,
             replica=replica,
-            scheduler=VllmV1Scheduler(
-                spec,
-                kv=(PrefixKvCache if caches else PlainKvCache)(num_blocks=num_blocks, block_size=block_size),
-                max_model_len=spec.max_model_len or 1 << 20,
-            ),
+            scheduler=scheduler,
             # Equal replicas would end steps at the same instant but for rounding.
             step_model=replace(model, base_s=model.base_s * (1 + replica / 997)),
             graphs=CudaGraphSizes((1, 2, 4, 8)),
@@ -62,21 +62,18 @@ def play(
             pipeline_depth=2 if spec.async_scheduling else 1,
             leaps=leaps,
             frontend_out_s=frontend_s[1],
-            on_finish=lambda ended_at: sources[0].request_ended(ended_at),
+            on_end=cluster.request_ended,
         )
-        for replica in range(num_replicas)
-    ]
-    cluster = Cluster(engines, LeastOutstandingRouter())
-    sources.append(Source(clock, demand, recorder=recorder, frontend_in_s=frontend_s[0], submit=cluster.submit))
-    sources[0].start()
+        cluster.add(engine)
+    source.start(cluster.submit)
     while clock.peek() < float("inf"):
         clock.step()
         if checks_blocks:
-            for engine in engines:
+            for engine in cluster.engines:
                 engine.scheduler.check()
-    for engine in engines:
+    for engine in cluster.engines:
         engine.journal.totals.flush()
-    return recorder, engines
+    return recorder, cluster.engines
 
 
 def request_rows(recorder: Recorder) -> NDArray[np.float64]:

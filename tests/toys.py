@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simllm.hwmodels.step import DecodeLine, StepCost, StepShape
+from simllm.hwmodels.step import DecodeGroup, DecodeLine, StepCost, StepShape
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ class ToyStepModel:
         context_s = self._context_cost(context)
         return StepCost(self.base_s + tokens_s + context_s, (self.base_s, tokens_s, context_s), "toy")
 
-    def decode_line(
-        self, *, num_decodes: int, sum_context: int, max_context: int, max_steps: int
-    ) -> DecodeLine:
+    def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
+        _, num_decodes, sum_context, _ = decodes
         slope_s, num_steps = num_decodes * self.context_s, max_steps
         if self.knot and sum_context >= self.knot:
             slope_s *= 2

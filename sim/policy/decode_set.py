@@ -7,6 +7,7 @@ contexts, and how many begin a new block at each step modulo the block size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from ...hwmodels.step import DecodeGroup
@@ -65,11 +66,14 @@ class DecodeSet:
             heappop(finals)
         return NEVER
 
-    def pop_final(self, step: int) -> list[LiveRequest]:
+    def pop_final(self, step: int) -> Sequence[LiveRequest]:
         """Removes and returns the decodes whose last token comes in `step`."""
+        finals = self._finals
+        if not finals or finals[0][0] > step:
+            return ()
         done: list[LiveRequest] = []
         while self.next_final_step() == step:
-            live = heappop(self._finals)[2]
+            live = heappop(finals)[2]
             self.leave(live, step + 1)
             done.append(live)
         return done

@@ -12,17 +12,20 @@ from ..request import Request
 from ..spec import Spec
 
 
-class ReplicaView(Protocol):
-    """What a router may see of a replica."""
+class ClusterView(Protocol):
+    """What a router may see of the replicas, by column: item i is replica i's."""
 
-    num_outstanding: int
+    @property
+    def num_outstanding(self) -> Sequence[int]:
+        """Requests sent to each replica and not answered yet."""
+        ...
 
 
 class Router(Protocol):
     """Picks a replica for each request."""
 
-    def pick(self, request: Request, replicas: Sequence[ReplicaView]) -> int:
-        """Returns the position in `replicas` of the one that serves `request`."""
+    def pick(self, request: Request, view: ClusterView) -> int:
+        """Returns the number of the replica that serves `request`."""
         ...
 
 
@@ -53,9 +56,9 @@ class RoundRobinRouter:
     def __init__(self) -> None:
         self._next = 0
 
-    def pick(self, request: Request, replicas: Sequence[ReplicaView]) -> int:
+    def pick(self, request: Request, view: ClusterView) -> int:
         """Returns the replica after the one picked last."""
-        picked = self._next % len(replicas)
+        picked = self._next % len(view.num_outstanding)
         self._next = picked + 1
         return picked
 
@@ -66,17 +69,17 @@ class RandomRouter:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def pick(self, request: Request, replicas: Sequence[ReplicaView]) -> int:
+    def pick(self, request: Request, view: ClusterView) -> int:
         """Returns a replica at random."""
-        return int(self._rng.integers(len(replicas)))
+        return int(self._rng.integers(len(view.num_outstanding)))
 
 
 class LeastOutstandingRouter:
     """The replica with the fewest outstanding requests."""
 
-    def pick(self, request: Request, replicas: Sequence[ReplicaView]) -> int:
+    def pick(self, request: Request, view: ClusterView) -> int:
         """Returns the first replica with the fewest outstanding requests."""
-        counts = [replica.num_outstanding for replica in replicas]
+        counts = view.num_outstanding
         return counts.index(min(counts))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from heapq import heappush
 
 from simpy import Environment
-from simpy.events import NORMAL, URGENT, Event
+from simpy.events import NORMAL, URGENT, Event, EventPriority
 
 ARRIVAL = URGENT
 STEP_END = NORMAL
@@ -33,7 +33,7 @@ class Clock(Environment):
     meant; two alarms for one instant could then ring in the wrong order.
     """
 
-    def set_alarm(self, at: float, ring: Callable[[Event], None], priority: int) -> Alarm:
+    def set_alarm(self, at: float, ring: Callable[[Event], None], priority: EventPriority) -> Alarm:
         """Calls ``ring(alarm)`` at `at` [s], now at the earliest, and returns the alarm."""
         alarm = Alarm(self, ring)
         heappush(self._queue, (max(at, self._now), priority, next(self._eid), alarm))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from simpy.events import Event
 
 from ...hwmodels.cudagraph import CudaGraphSizes
-from ...hwmodels.step import DecodeGroup, DecodeLine, StepModel, StepShape
+from ...hwmodels.step import DecodeLine, StepModel, StepShape
 from ..policy.batch import Batch
 from ..policy.scheduler.base import Scheduler
 from ..request import LiveRequest, Request
@@ -26,7 +26,7 @@ from .journal import Journal
 from .leap import Leap
 from .recorder import Recorder
 
-OnFinish = Callable[[float], None]
+OnEnd = Callable[[int, float], None]
 
 
 class Flight:
@@ -51,7 +51,7 @@ class Engine:
     """One replica of a pool.
 
     pipeline_depth: steps in flight, 1 without and 2 with asynchronous scheduling.
-    on_finish(ended_at) is told of every request that ends here, when its answer is complete.
+    on_end(replica, ended_at) is told of every request that ends here, when its answer is complete.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Engine:
         pipeline_depth: int,
         leaps: bool,
         frontend_out_s: float,
-        on_finish: OnFinish,
+        on_end: OnEnd,
     ) -> None:
         self._clock = clock
         self.replica = replica
@@ -76,23 +76,20 @@ class Engine:
         self._depth = pipeline_depth
         # SIMPLIFIED: no leaps with more than two steps in flight; effect: slower, same rows.
         self._leaps = leaps and pipeline_depth <= 2
-        self._on_finish = on_finish
+        self._on_end = on_end
         self.journal = Journal(recorder, replica, step_model.terms, frontend_out_s)
         self._flights: deque[Flight] = deque()
         self._leap: Leap | None = None
         self._alarm: Event | None = None
-        self.num_outstanding = 0
 
     def submit(self, request: Request) -> None:
         """Takes in a request now, or rejects one that can never be served."""
-        refusal = self.scheduler.refusal(request)
+        refusal = self.scheduler.add(request)
         if refusal is not None:
             self.journal.rejected(request, refusal)
-            self._on_finish(self._clock.now)
+            self._on_end(self.replica, self._clock.now)
             return
-        self.num_outstanding += 1
         leap = self._leap
-        self.scheduler.add(request)
         if leap is not None:
             if leap.cut(self._first_decision_from_now(leap)):
                 self._arm()
@@ -132,19 +129,20 @@ class Engine:
 
     def _launch(self, batch: Batch) -> None:
         """Prices a step and puts it behind those in flight."""
-        started_at = max(self._clock.now, self._flights[-1].end_at) if self._flights else self._clock.now
-        num_padded = self._graphs.pad(batch.num_tokens)
+        now, flights, graphs = self._clock.now, self._flights, self._graphs
+        started_at = max(now, flights[-1].end_at) if flights else now
+        num_tokens, decodes = batch.num_tokens, batch.decodes
+        num_padded = graphs.pad(num_tokens)
         shape = StepShape(
-            chunks=batch.chunks,
-            decodes=(batch.decodes,) if batch.decodes.count else (),
-            num_padded_tokens=num_padded,
-            num_sampled=batch.num_sampled,
-            uses_cuda_graph=self._graphs.captures(batch.num_tokens),
+            batch.chunks,
+            (decodes,) if decodes.count else (),
+            num_padded,
+            batch.num_sampled,
+            graphs.captures(num_tokens),
         )
         line = DecodeLine.of_step(self._step_model.predict(shape))
-        end_at = started_at + line.base_s
-        self._flights.append(Flight(batch.step, end_at, batch.completing, batch.finishing))
-        self.journal.stepped(batch, line, num_padded, decided_at=self._clock.now, started_at=started_at)
+        flights.append(Flight(batch.step, started_at + line.base_s, batch.completing, batch.finishing))
+        self.journal.stepped(batch, line, num_padded, now, started_at)
 
     def _take_off(self) -> bool:
         """Begins a leap if the next steps are decodes only; returns whether it does."""
@@ -170,10 +168,10 @@ class Engine:
         if outlook is None:
             return None
         num_steps, decodes, ends_with_last_token = outlook
-        line = self._price(decodes, num_steps)
-        after_step = scheduler.step
-        wake_step = after_step + line.num_steps
-        if not ends_with_last_token or line.num_steps < num_steps:
+        line = self._step_model.decode_line(decodes, num_steps)
+        after_step, straight_steps = scheduler.step, line.num_steps
+        wake_step = after_step + straight_steps
+        if not ends_with_last_token or straight_steps < num_steps:
             wake_step += 1 - self._depth
         num_running, num_waiting = scheduler.num_running, scheduler.num_waiting
         return Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
@@ -188,19 +186,18 @@ class Engine:
             self._commit(leap, num_steps)
         if scheduler.step < last_decided and not self._leap_again():
             self._decide_late(leap)
-        num_running, num_free = scheduler.num_running, scheduler.kv.num_free
-        while flights and flights[0].step <= leap.wake_step:
+        wake_step, num_free = leap.wake_step, scheduler.kv.num_free
+        while flights and flights[0].step <= wake_step:
             self._complete(flights.popleft())
         if self._leap is not None:
-            self._leap.keep_for_first_step(
-                num_running - scheduler.num_running, scheduler.kv.num_free - num_free
-            )
+            self._leap.keep_for_first_step(scheduler.num_running, scheduler.kv.num_free - num_free)
 
     def _commit(self, leap: Leap, num_steps: int) -> None:
         scheduler = self.scheduler
-        self.journal.leapt(leap, num_steps, self._graphs, scheduler)
+        end_at = leap.wake_at if num_steps == leap.wake_step - leap.after_step else leap.end_of(num_steps)
+        self.journal.leapt(leap, num_steps, end_at, self._graphs, scheduler)
         finishing = scheduler.advance(num_steps)
-        self._flights.append(Flight(scheduler.step, leap.end_of(num_steps), (), finishing))
+        self._flights.append(Flight(scheduler.step, end_at, (), finishing))
 
     def _leap_again(self) -> bool:
         """Begins a leap with the step that a plain run has decided already, if nobody waits.
@@ -226,7 +223,7 @@ class Engine:
         if scheduler.can_advance():
             decodes = scheduler.decodes()
             started_at = self._flights[-1].end_at
-            line = self._price(decodes, 1)
+            line = self._step_model.decode_line(decodes, 1)
             step, running, waiting = scheduler.step, leap.num_running, leap.num_waiting
             self._commit(Leap(step, started_at, decodes, line, step, running, waiting), 1)
         elif scheduler.decodes().count:
@@ -234,19 +231,11 @@ class Engine:
             if batch is not None:
                 self._launch(batch)
 
-    def _price(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
-        return self._step_model.decode_line(
-            num_decodes=decodes.count,
-            sum_context=decodes.sum_context,
-            max_context=decodes.max_context,
-            max_steps=max_steps,
-        )
-
     def _arm(self) -> None:
         """Sets the alarm for the end of the step whose output or decision comes next."""
         leap, flights = self._leap, self._flights
         if leap is not None and leap.wake_step > leap.after_step:
-            at = leap.end_of(leap.wake_step - leap.after_step)
+            at = leap.wake_at = leap.end_of(leap.wake_step - leap.after_step)
         elif leap is not None:
             at = next(flight.end_at for flight in flights if flight.step == leap.wake_step)
         elif flights:
@@ -261,6 +250,5 @@ class Engine:
             self.journal.sampled(flight.completing, flight.end_at)
         if flight.finishing:
             self.scheduler.finish(flight.finishing)
-            self.num_outstanding -= len(flight.finishing)
             for live in flight.finishing:
-                self._on_finish(self.journal.finished(live, flight.end_at))
+                self._on_end(self.replica, self.journal.finished(live, flight.end_at))

@@ -44,7 +44,7 @@ class GapSketch:
             self._flush()
 
     def add_runs(self, first_s: Floats, slope_s: Floats, num_steps: Floats, counts: Floats) -> None:
-        """Adds runs of gaps, one per row: ``first_s + i * slope_s`` for each i below `num_steps`, `counts` times.
+        """Adds runs, one per row: `counts` gaps of ``first_s + i * slope_s`` for each i < `num_steps`.
 
         Takes time by the bins that a run crosses, not by its steps.
         """

@@ -37,7 +37,7 @@ class Journal:
         self._recorder.reasons[request.index] = reason
 
     def stepped(
-        self, batch: Batch, line: DecodeLine, num_padded: int, *, decided_at: float, started_at: float
+        self, batch: Batch, line: DecodeLine, num_padded: int, decided_at: float, started_at: float
     ) -> None:
         """Notes a step of any composition, decided at `decided_at` and started at `started_at` [s]."""
         recorder, gaps = self._recorder, self._recorder.gaps
@@ -59,9 +59,11 @@ class Journal:
         if recorder.steps is not None:
             recorder.steps.append(self._row(batch, line, num_padded, started_at))
 
-    def leapt(self, leap: Leap, num_steps: int, graphs: CudaGraphSizes, scheduler: Scheduler) -> None:
+    def leapt(
+        self, leap: Leap, num_steps: int, end_at: float, graphs: CudaGraphSizes, scheduler: Scheduler
+    ) -> None:
         """Notes the first `num_steps` steps of a leap, before the scheduler commits them."""
-        self._last_end = leap.end_of(num_steps)
+        self._last_end = end_at
         self.totals.add_leap(leap, num_steps)
         if self._recorder.steps is not None:
             num_padded = graphs.pad(leap.decodes.count)

@@ -17,7 +17,8 @@ class Leap:
 
     The engine wakes when step `wake_step` ends; by then all steps before ``wake_step + depth`` have been
     decided. num_running, num_waiting: as they are while the leap goes on. kept_slots, kept_blocks: what
-    the first step found taken beyond that, if it was decided before an output set it free.
+    the first step found taken beyond that, if it was decided before an output set it free. wake_at: end of
+    the wake step, once the engine has set its alarm [s].
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Leap:
         "num_running",
         "num_waiting",
         "started_at",
+        "wake_at",
         "wake_step",
     )
 
@@ -49,13 +51,14 @@ class Leap:
         self.wake_step = wake_step
         self.num_running = num_running
         self.num_waiting = num_waiting
+        self.wake_at = 0.0
         self.kept_slots = 0
         self.kept_blocks = 0
 
-    def keep_for_first_step(self, num_slots: int, num_blocks: int) -> None:
-        """Notes slots and blocks that came free after the first step was decided."""
-        self.num_running -= num_slots
-        self.kept_slots, self.kept_blocks = num_slots, num_blocks
+    def keep_for_first_step(self, num_running: int, num_blocks: int) -> None:
+        """Notes that only `num_running` requests and so many blocks less are left after the first step."""
+        self.kept_slots, self.kept_blocks = self.num_running - num_running, num_blocks
+        self.num_running = num_running
 
     def end_of(self, num_steps: int) -> float:
         """Returns when the first `num_steps` steps have ended [s]."""

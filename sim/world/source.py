@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from simpy.events import Event
 
+from ...errors import InvariantError
 from ..request import Request
 from ..workload.demand import Demand
 from .clock import ARRIVAL, Clock
@@ -17,20 +18,19 @@ Submit = Callable[[Request], None]
 class Source:
     """Submits requests `frontend_in_s` [s] after they were sent: the way through the engine's front end."""
 
-    def __init__(
-        self, clock: Clock, demand: Demand, *, recorder: Recorder, frontend_in_s: float, submit: Submit
-    ) -> None:
+    def __init__(self, clock: Clock, demand: Demand, *, recorder: Recorder, frontend_in_s: float) -> None:
         self._clock = clock
         self._requests: Iterator[Request] = demand.requests()
         self._recorder = recorder
         self._frontend_in_s = frontend_in_s
-        self._submit = submit
+        self._submit: Submit = _nowhere
         self._is_closed_loop = demand.num_clients is not None
         self._num_open = demand.num_clients or 1
         self._next: Request | None = None
 
-    def start(self) -> None:
-        """Sets off the first arrivals: one in an open loop, one per client in a closed one."""
+    def start(self, submit: Submit) -> None:
+        """Sets off the first arrivals, to `submit`: one in an open loop, one per client in a closed one."""
+        self._submit = submit
         if not self._is_closed_loop:
             self._next = next(self._requests, None)
             self._wait_for_next()
@@ -62,3 +62,7 @@ class Source:
         sent_at = max(free_at, request.arrived_at)
         self._recorder.arrived_at[request.index] = sent_at
         self._clock.set_alarm(sent_at + self._frontend_in_s, lambda _: self._submit(request), ARRIVAL)
+
+
+def _nowhere(request: Request) -> None:
+    raise InvariantError(f"request {request.index} was sent before the source was started")

@@ -97,7 +97,7 @@ any_configuration = pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_step_of_a_line_costs_what_predict_says(name, state, max_steps, at):
     model = step_model(**CONFIGURATIONS[name])
     count, total, longest = state
-    line = model.decode_line(num_decodes=count, sum_context=total, max_context=longest, max_steps=max_steps)
+    line = model.decode_line(DecodeGroup(1, count, total, longest), max_steps)
     assert 1 <= line.num_steps <= max_steps
     for i in {0, int(at * (line.num_steps - 1)), line.num_steps - 1}:
         cost = decode_step(model, count, total + i * count, longest + i)
@@ -113,12 +113,7 @@ def test_lines_are_long(name):
     model = step_model(**CONFIGURATIONS[name])
     done = num_lines = 0
     while done < 10_000:
-        line = model.decode_line(
-            num_decodes=64,
-            sum_context=64 * (500 + done),
-            max_context=2000 + done,
-            max_steps=10_000 - done,
-        )
+        line = model.decode_line(DecodeGroup(1, 64, 64 * (500 + done), 2000 + done), 10_000 - done)
         done, num_lines = done + line.num_steps, num_lines + 1
     assert num_lines <= 5
 
@@ -207,7 +202,7 @@ def test_the_longest_context_binds_when_one_kv_head_is_left_per_rank():
 
 def test_a_filled_sliding_window_stops_costing_more():
     model = step_model("mistral-7b")  # window 4,096
-    line = model.decode_line(num_decodes=8, sum_context=8 * 5000, max_context=5000, max_steps=1000)
+    line = model.decode_line(DecodeGroup(1, 8, 8 * 5000, 5000), 1000)
     assert (line.slope_s, line.num_steps) == (0.0, 1000)
 
 

@@ -125,6 +125,8 @@ class PrefixKvCache:
 
     def release(self, live: LiveRequest, *, is_finished: bool) -> None:
         """Frees the request's blocks, its tail first; full blocks stay cached until they are evicted."""
+        # SIMPLIFIED: of a decode preempted with a step in flight, vLLM does not cache a block that this step
+        # filled; effect: such a request may hit one block more when it resumes.
         num_full = live.num_computed // self.block_size
         if live.request.content is not None or not is_finished:
             self._insert(live, num_full)
@@ -208,8 +210,9 @@ class PrefixKvCache:
         """
         node = found if num_blocks == found.num_blocks else self._split(found, num_blocks)
         if found.segment is None:
-            # SIMPLIFIED: the first holder's copy stays referenced until this request ends; effect: at most
-            # one block too few is free for each prompt that is cached whole and in use.
+            # SIMPLIFIED: the first holder's copy stays referenced until this request ends; effect: too few
+            # blocks are free for a while, one for each prompt that is cached whole and in use, and with
+            # long_prefill_token_threshold those that prompts with one beginning compute side by side.
             live.num_duplicate_blocks += num_blocks
         elif node is found:
             self._forget_place(found)

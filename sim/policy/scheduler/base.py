@@ -11,6 +11,7 @@ commits them many at a time by `advance`, with the same result as that many call
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ....hwmodels.step import DecodeGroup
@@ -51,12 +52,8 @@ class Scheduler(Protocol):
         """Requests that wait for admission, preempted ones included."""
         ...
 
-    def refusal(self, request: Request) -> str | None:
-        """Returns why the request can never be served here, None if it can."""
-        ...
-
-    def add(self, request: Request) -> LiveRequest:
-        """Queues a request that `refusal` lets pass."""
+    def add(self, request: Request) -> str | None:
+        """Queues a request; returns why it is refused if it can never be served here, else None."""
         ...
 
     def schedule(self) -> Batch | None:
@@ -78,7 +75,7 @@ class Scheduler(Protocol):
         """Returns whether there are decodes and the blocks suffice for one more step of them."""
         ...
 
-    def advance(self, num_steps: int) -> list[LiveRequest]:
+    def advance(self, num_steps: int) -> Sequence[LiveRequest]:
         """Commits decode-only steps; returns who gets the last token in the last, nobody before it."""
         ...
 
@@ -89,7 +86,7 @@ class Scheduler(Protocol):
         """
         ...
 
-    def finish(self, finished: list[LiveRequest]) -> None:
+    def finish(self, finished: Sequence[LiveRequest]) -> None:
         """Frees what these requests hold: the output of their last step has arrived."""
         ...
 

@@ -11,6 +11,7 @@ Source: vLLM vllm/v1/core/sched/scheduler.py and async_scheduler.py (behaviour, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -72,7 +73,8 @@ class VllmV1Scheduler:
         self.kv = kv
         self._spec = spec
         self._max_model_len = max_model_len
-        self._watermark_blocks = int(spec.watermark * kv.num_blocks)
+        # vLLM takes the share of all blocks, its null block included.
+        self._watermark_blocks = int(spec.watermark * (kv.num_blocks + 1))
         self.step = 0
         self._waiting: deque[LiveRequest] = deque()
         self._running: dict[LiveRequest, None] = {}  # in the order of admission
@@ -94,24 +96,20 @@ class VllmV1Scheduler:
         """Requests that wait for admission."""
         return len(self._waiting)
 
-    def refusal(self, request: Request) -> str | None:
-        """Returns why the request can never be served here, None if it can."""
-        room = self._max_model_len - request.prompt_tokens
+    def add(self, request: Request) -> str | None:
+        """Queues a request unless it can never be served; its answer ends at the context limit."""
+        prompt_tokens = request.prompt_tokens
+        room = self._max_model_len - prompt_tokens
         if room < 1:
             return "prompt_exceeds_max_model_len"
+        num_output_tokens = min(request.output_tokens, room)
         # The last token is sampled, but its KV is never computed.
-        longest = request.prompt_tokens + min(request.output_tokens, room) - 1
-        if num_blocks_for(longest, self.kv.block_size) > self.kv.num_blocks:
+        longest = prompt_tokens + num_output_tokens - 1
+        if longest > self.kv.num_blocks * self.kv.block_size:
             return "exceeds_kv_cache"
-        return None
-
-    def add(self, request: Request) -> LiveRequest:
-        """Queues a request; its answer ends at the model's context limit at the latest."""
-        room = self._max_model_len - request.prompt_tokens
-        live = LiveRequest(request, min(request.output_tokens, room))
-        self._waiting.append(live)
+        self._waiting.append(LiveRequest(request, num_output_tokens))
         self._is_blocked = False
-        return live
+        return None
 
     def schedule(self) -> Batch | None:
         """Decides the next step: running requests first, then admissions unless someone was preempted."""
@@ -156,7 +154,7 @@ class VllmV1Scheduler:
         decodes = self._decodes
         return decodes.count > 0 and decodes.blocks_for(self.step + 1) <= self.kv.num_free
 
-    def advance(self, num_steps: int) -> list[LiveRequest]:
+    def advance(self, num_steps: int) -> Sequence[LiveRequest]:
         """Commits decode-only steps; returns who gets the last token in the last of them."""
         num_blocks = self._decodes.blocks_for_steps(self.step + 1, num_steps)
         if num_blocks:
@@ -170,7 +168,7 @@ class VllmV1Scheduler:
         first = (self.step + 1) % len(needs)
         return (*needs[first:], *needs[:first])
 
-    def finish(self, finished: list[LiveRequest]) -> None:
+    def finish(self, finished: Sequence[LiveRequest]) -> None:
         """Frees slots and blocks; who was preempted after the last token has none any more."""
         self._is_blocked = False
         for live in finished:
@@ -220,7 +218,7 @@ class VllmV1Scheduler:
         num_preempted = self._num_preempted
         while True:
             needed = decodes.blocks_for(step)
-            for live, num_tokens, context in prefills:
+            for _, num_tokens, context in prefills:
                 size = kv.block_size
                 needed += num_blocks_for(context + num_tokens, size) - num_blocks_for(context, size)
             if needed <= kv.num_free:
@@ -255,33 +253,34 @@ class VllmV1Scheduler:
     def _admit(self, prefills: list[_Prefill]) -> list[LiveRequest]:
         """Admits from the head of the queue while budget, slots and blocks last; never out of turn."""
         spec, kv, waiting, running = self._spec, self.kv, self._waiting, self._running
+        threshold, size = spec.long_prefill_token_threshold, kv.block_size
         admitted: list[LiveRequest] = []
         budget = spec.max_num_batched_tokens - self._decodes.count
-        budget -= sum(prefill.num_tokens for prefill in prefills)
+        for prefill in prefills:
+            budget -= prefill.num_tokens
         while waiting and budget > 0 and len(running) < spec.max_num_seqs:
             live = waiting[0]
             hit = kv.lookup(live)
-            context = hit.num_blocks * kv.block_size
-            num_tokens = live.num_tokens - context
-            if 0 < spec.long_prefill_token_threshold < num_tokens:
-                num_tokens = spec.long_prefill_token_threshold
+            context, all_tokens = hit.num_blocks * size, live.num_tokens
+            num_tokens = all_tokens - context
+            if 0 < threshold < num_tokens:
+                num_tokens = threshold
             if num_tokens > budget:
                 if not spec.enable_chunked_prefill:
                     break
                 num_tokens = budget
-            new_blocks = num_blocks_for(context + num_tokens, kv.block_size) - hit.num_blocks
-            gate = live.num_tokens if spec.scheduler_reserve_full_isl else context + num_tokens
+            computed = context + num_tokens
+            gate = all_tokens if spec.scheduler_reserve_full_isl else computed
             reserve = self._watermark_blocks if running else 0
-            gate_blocks = num_blocks_for(gate, kv.block_size) - hit.num_blocks + hit.num_free_blocks
-            if gate_blocks + reserve > kv.num_free:
+            if -(-gate // size) - hit.num_blocks + hit.num_free_blocks + reserve > kv.num_free:
                 self._is_blocked = True
                 break
             waiting.popleft()
             kv.admit(live, hit)
-            kv.take(new_blocks)
+            kv.take(-(-computed // size) - hit.num_blocks)
             self._note_hit(live, context)
-            live.num_computed = context + num_tokens
-            kv.computed(live, live.num_computed)
+            live.num_computed = computed
+            kv.computed(live, computed)
             running[live] = None
             prefills.append(_Prefill(live, num_tokens, context))
             admitted.append(live)
@@ -320,7 +319,7 @@ class VllmV1Scheduler:
                 max_context = max(max_context, context + 1)
             if live.num_computed == live.num_tokens:
                 completing.append(live)
-        finishing = decodes.pop_final(step) + self._complete(prefills, completing)
+        finishing = [*decodes.pop_final(step), *self._complete(prefills, completing)]
         return Batch(
             step=step,
             chunks=tuple(chunks),

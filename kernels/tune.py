@@ -63,7 +63,7 @@ def tune_case(case: Case) -> Winner:
     seconds, config = min(finals, key=lambda pair: pair[0])
     print(f"{case.name}: {len(screened)}/{len(case.candidates)} ran in {time.monotonic() - started_at:.1f} s")
     for final_s, final in sorted(finals, key=lambda pair: pair[0]):
-        print(f"    {final_s * 1e6:9.1f} us  {final.launch_options()}")
+        print(f"    {final_s * 1e6:9.1f} us  {final.launch_options()} ctas {final.ctas_per_sm}")
     return Winner(case.kernel, case.variant, case.shape, config, round(seconds * 1e6, 2))
 
 
@@ -95,6 +95,8 @@ def compile_share(share: int, num_shares: int, kernels: Sequence[str] | None) ->
             position += 1
             if position % num_shares == share:
                 _try(launch, config)
+        del launch
+        torch.cuda.empty_cache()  # the other workers need the memory
 
 
 def _try(launch: Launch, config: Config) -> None:

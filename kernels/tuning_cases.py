@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
-from . import attention_decode, attention_prefill, gemm, gemm_block_scaled, gemm_quantized
+from . import (
+    attention_decode,
+    attention_mla_decode,
+    attention_prefill,
+    conv2d,
+    gemm,
+    gemm_block_scaled,
+    gemm_quantized,
+    gemm_split_k,
+    gemm_weight_only,
+    moe,
+    transpose,
+)
 from .tuning import Config
 
 Launch = Callable[[Config], torch.Tensor]
@@ -39,6 +51,11 @@ def cases() -> Iterator[Case]:
     yield from quantized_cases()
     yield from prefill_cases()
     yield from decode_cases()
+    yield from small_m_cases()
+    yield from mla_cases()
+    yield from moe_cases()
+    yield from conv_cases()
+    yield transpose_case()
 
 
 def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -176,3 +193,121 @@ def decode_reference(
         scores = torch.einsum("hgd,nhd->hgn", queries, keys) * q.shape[-1] ** -0.5
         outs.append(torch.einsum("hgn,nhd->hgd", scores.softmax(-1), values).flatten(0, 1)[None])
     return torch.stack(outs)
+
+
+def small_m_cases() -> Iterator[Case]:
+    """Yields products of few rows with bf16, int8 and int4 weights."""
+    for m, n, k in ((1, 4096, 4096), (16, 4096, 4096), (64, 4096, 4096), (16, 28672, 4096), (16, 4096, 14336)):
+
+        def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
+            a, b = random(m, k), random(n, k)
+            return lambda config: gemm_split_k.matmul_split_k(a, b, config=config), a @ b.T
+
+        yield Case("gemm_split_k", "bf16", (m, n, k), gemm_split_k.candidates(m), prepare)
+    for variant in ("int8", "int4"):
+        for m, n, k in ((16, 4096, 4096), (16, 28672, 4096), (64, 28672, 4096)):
+
+            def prepare_codes(
+                variant: str = variant, m: int = m, n: int = n, k: int = k
+            ) -> tuple[Launch, torch.Tensor]:
+                a, weight = random(m, k), random(n, k)
+                encode = gemm_weight_only.quantize_int8 if variant == "int8" else gemm_weight_only.quantize_int4
+                parts = encode(weight)
+                expected = a @ gemm_weight_only.dequantize(*parts).to(a.dtype).T
+                return lambda config: gemm_weight_only.weight_only_matmul(a, *parts, config=config), expected
+
+            yield Case("gemm_weight_only", variant, (m, n, k), gemm_weight_only.candidates(m), prepare_codes)
+
+
+def mla_cases() -> Iterator[Case]:
+    """Yields DeepSeek-V3's decoding: 128 heads over a latent of 512 + 64, 128 requests at 4 k."""
+    requests, context, heads, latent, rope = 128, 4096, 128, 512, 64
+    for block_size in (64,):
+
+        def prepare(block_size: int = block_size) -> tuple[Launch, torch.Tensor]:
+            pages = requests * context // block_size
+            cache, q = random(pages, block_size, latent + rope), random(requests, heads, latent + rope)
+            table = torch.randperm(pages, device="cuda").int().view(requests, -1)
+            lens = torch.full((requests,), context, dtype=torch.int32, device="cuda")
+            scale = (128 + 64) ** -0.5
+            outs = []
+            for request in range(requests):
+                keys = cache[table[request].long()].flatten(0, 1).float()
+                weights = (q[request].float() @ keys.T * scale).softmax(-1)
+                outs.append(weights @ keys[:, :latent])
+
+            def launch(config: Config | None) -> torch.Tensor:
+                return attention_mla_decode.mla_decode_attention(
+                    q, cache, table, lens, latent_dim=latent, max_context_len=context, scale=scale, config=config
+                )
+
+            return launch, torch.stack(outs)
+
+        candidates = attention_mla_decode.candidates(block_size)
+        variant = f"bf16.block{block_size}"
+        yield Case("attention_mla_decode", variant, (requests, context, heads), candidates, prepare)
+
+
+def moe_cases() -> Iterator[Case]:
+    """Yields Mixtral's first product (8 experts) and Qwen3-30B-A3B's (128 experts), for many and for few tokens."""
+    for tokens, n, k, num_experts, top_k, block_m in (
+        (4096, 28672, 4096, 8, 2, 128), (4096, 1536, 2048, 128, 8, 128), (64, 1536, 2048, 128, 8, 16),
+    ):  # fmt: skip
+
+        def prepare(
+            tokens: int = tokens, n: int = n, k: int = k, num_experts: int = num_experts, top_k: int = top_k,
+            block_m: int = block_m,
+        ) -> tuple[Launch, torch.Tensor]:  # fmt: skip
+            x, w = random(tokens, k), random(num_experts, n, k)
+            _, experts = moe.route(random(tokens, num_experts), top_k)
+            plan = moe.plan_tiles(experts, num_experts, block_m)
+            expected = torch.empty((tokens * top_k, n), dtype=x.dtype, device="cuda")
+            flat = experts.flatten()
+            for expert in range(num_experts):
+                rows = (flat == expert).nonzero().flatten()
+                expected[rows] = x[rows // top_k] @ w[expert].T
+            return lambda config: moe.grouped_matmul(x, w, plan, config=config), expected
+
+        shape = (tokens * top_k, n, k, num_experts)
+        yield Case("grouped_gemm", f"bf16.rows{block_m}", shape, moe.candidates(block_m), prepare)
+
+
+CONVOLUTIONS = (
+    # batch, height, width, in_channels, out_channels, kernel, stride, padding
+    (32, 56, 56, 128, 128, 3, 1, 1),
+    (32, 28, 28, 256, 256, 3, 1, 1),
+    (32, 14, 14, 512, 512, 3, 1, 1),
+    (32, 56, 56, 256, 512, 1, 1, 0),
+    (8, 448, 448, 3, 1024, 14, 14, 0),
+)
+
+
+def conv_cases() -> Iterator[Case]:
+    """Yields a ResNet's convolutions and a vision tower's patch embedding."""
+    for batch, height, width, in_channels, out_channels, kernel, stride, padding in CONVOLUTIONS:
+        sizes = (batch, height, width, in_channels, out_channels, kernel)
+
+        def prepare(
+            sizes: tuple[int, ...] = sizes, stride: int = stride, padding: int = padding
+        ) -> tuple[Launch, torch.Tensor]:
+            batch, height, width, in_channels, out_channels, kernel = sizes
+            x, weight = random(batch, height, width, in_channels), random(out_channels, kernel, kernel, in_channels)
+            channels_first = (tensor.permute(0, 3, 1, 2) for tensor in (x, weight))
+            expected = torch.nn.functional.conv2d(*channels_first, None, stride, padding).permute(0, 2, 3, 1)
+            return (
+                lambda config: conv2d.conv2d(x, weight, stride=stride, padding=padding, config=config)
+            ), expected
+
+        out_size = ((height + 2 * padding - kernel) // stride + 1) * ((width + 2 * padding - kernel) // stride + 1)
+        shape = (batch * out_size, out_channels, in_channels, kernel**2)
+        yield Case("conv2d", "bf16", shape, conv2d.candidates(), prepare)
+
+
+def transpose_case() -> Case:
+    """Returns the transpose of 256 MiB of bf16."""
+
+    def prepare() -> tuple[Launch, torch.Tensor]:
+        x = random(16384, 8192)
+        return lambda config: transpose.transpose(x, config=config), x.T.contiguous()
+
+    return Case("transpose", "16bit", (16384, 8192), transpose.candidates(), prepare)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Problem, ScenarioError
+from ..errors import InfeasibleError, Problem, ScenarioError, SimllmError
 from ..hwmodels.cudagraph import CudaGraphSizes, vllm_capture_sizes
 from ..hwmodels.engine_profile import EngineOverhead
 from ..hwmodels.memory import MemoryBudget, memory_budget
@@ -52,14 +54,48 @@ class Deployment:
         return 2 if self.config.scheduler.async_scheduling else 1
 
 
-def deploy(pool: PoolConfig, base_dir: Path) -> Deployment:
-    """Returns what `pool` comes to; `base_dir` is the folder that its paths are relative to.
+def deploy_all(pools: Sequence[PoolConfig], base_dir: Path) -> tuple[Deployment, ...]:
+    """Returns what each pool comes to; `base_dir` is the folder that their paths are relative to.
 
-    Raises: SimllmError for unknown models and devices, shapes that cannot be cut over the GPUs, and a
-    model that does not fit (InfeasibleError, with the sum of bytes).
+    Raises: ScenarioError with the first problem of every pool (unknown models and devices, shapes that
+    cannot be cut over the GPUs); InfeasibleError, with the sum of bytes, for a model that does not fit.
     """
-    model = load_model(from_folder(pool.model, base_dir))
-    profile = load_profile(from_folder(pool.device, base_dir))
+    deployments, problems = [], []
+    for number, pool in enumerate(pools):
+        try:
+            deployments.append(deploy(pool, base_dir, f"$.pools[{number}]"))
+        except ScenarioError as error:
+            problems += error.problems
+    if problems:
+        raise ScenarioError(problems)
+    return tuple(deployments)
+
+
+def deploy(pool: PoolConfig, base_dir: Path, path: str = "$.pools[0]") -> Deployment:
+    """Returns what `pool`, at `path` of the scenario, comes to.
+
+    Raises: ScenarioError and InfeasibleError, as `deploy_all` does.
+    """
+    with _problems_at(f"{path}.model"):
+        model = load_model(from_folder(pool.model, base_dir))
+    with _problems_at(f"{path}.device"):
+        profile = load_profile(from_folder(pool.device, base_dir))
+    with _problems_at(path):
+        return _deploy(pool, model, profile, path)
+
+
+@contextmanager
+def _problems_at(path: str) -> Iterator[None]:
+    """Says where in the scenario an error lies that the hardware models could not place."""
+    try:
+        yield
+    except (ScenarioError, InfeasibleError):
+        raise
+    except SimllmError as error:
+        raise ScenarioError([Problem(path, str(error))]) from error
+
+
+def _deploy(pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, path: str) -> Deployment:
     kv_dtype = pool.dtype if pool.kv.dtype == "auto" else pool.kv.dtype
     precision = Precision.on(
         profile.device, weight=pool.weight_dtype or pool.dtype, activation=pool.dtype, kv=kv_dtype
@@ -98,7 +134,7 @@ def deploy(pool: PoolConfig, base_dir: Path) -> Deployment:
         budget=budget,
         step_model=step_model,
         work=ModelWork(model, precision),
-        max_model_len=_max_model_len(pool, model),
+        max_model_len=_max_model_len(pool, model, path),
     )
 
 
@@ -126,9 +162,9 @@ def _overhead(pool: PoolConfig) -> EngineOverhead:
     )
 
 
-def _max_model_len(pool: PoolConfig, model: ModelSpec) -> int:
+def _max_model_len(pool: PoolConfig, model: ModelSpec, path: str) -> int:
     asked = pool.scheduler.max_model_len
     if asked is not None and asked > model.max_model_len:
         what = f"{model.name} allows {model.max_model_len} tokens at most"
-        raise ScenarioError([Problem(f"$.pools[{pool.name}].scheduler.max_model_len", what, asked)])
+        raise ScenarioError([Problem(f"{path}.scheduler.max_model_len", what, asked)])
     return asked or model.max_model_len

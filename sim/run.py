@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..version import __version__
-from .deployment import Deployment, deploy
+from .deployment import Deployment, deploy_all
 from .outcome.meta import PoolMeta, RunMeta, Slo
 from .outcome.results import Result
 from .policy.kv.blocks import KvCache
@@ -63,7 +63,7 @@ def simulate(
 
 def prepare(scenario: Scenario, folder: Path, demand: Demand | None = None) -> Prepared:
     """Loads models, devices and requests. Raises: SimllmError if anything is missing or does not fit."""
-    deployments = tuple(deploy(pool, folder) for pool in scenario.pools)
+    deployments = deploy_all(scenario.pools, folder)
     if demand is None:
         demand = build_demand(scenario.workload, seed=scenario.seed, base_dir=folder)
     return Prepared(scenario, folder, deployments, demand)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...hwmodels.step import Chunk, DecodeGroup
-from ..request import LiveRequest
+from .live_request import LiveRequest
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from ...hwmodels.step import DecodeGroup
-from ..request import LiveRequest
+from .live_request import LiveRequest
 
 NEVER = 1 << 60
 

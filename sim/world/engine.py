@@ -19,8 +19,9 @@ from simpy.events import Event
 from ...hwmodels.cudagraph import CudaGraphSizes
 from ...hwmodels.step import DecodeLine, StepModel, StepShape
 from ..policy.batch import Batch
+from ..policy.live_request import LiveRequest
 from ..policy.scheduler.base import Scheduler
-from ..request import LiveRequest, Request
+from ..request import Request
 from .clock import STEP_END, Clock
 from .journal import Journal
 from .leap import Leap

@@ -8,8 +8,9 @@ from math import isnan
 from ...hwmodels.cudagraph import CudaGraphSizes
 from ...hwmodels.step import DecodeLine
 from ..policy.batch import Batch
+from ..policy.live_request import LiveRequest
 from ..policy.scheduler.base import Scheduler
-from ..request import LiveRequest, Request
+from ..request import Request
 from .leap import Leap
 from .recorder import Recorder, Status, StepRun
 from .totals import RunningTotals

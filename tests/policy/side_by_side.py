@@ -9,8 +9,9 @@ from typing import NamedTuple
 from simllm.sim.policy.batch import Batch
 from simllm.sim.policy.kv.plain import PlainKvCache
 from simllm.sim.policy.kv.prefix import PrefixKvCache
+from simllm.sim.policy.live_request import LiveRequest
 from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Scheduler, VllmV1Spec
-from simllm.sim.request import ContentRun, LiveRequest, Request, output_content_id
+from simllm.sim.request import ContentRun, Request, output_content_id
 
 from .reference import ReferenceScheduler, ReferenceStep, Sequence
 

@@ -29,6 +29,7 @@ SPECS = st.builds(
     VllmV1Spec,
     max_num_seqs=st.sampled_from([1, 3, 8]),
     max_num_batched_tokens=st.sampled_from([8, 24, 64, 128]),
+    enable_chunked_prefill=st.sampled_from([True, True, False]),
     long_prefill_token_threshold=st.sampled_from([0, 0, 5]),
     scheduler_reserve_full_isl=st.booleans(),
     watermark=st.sampled_from([0.0, 0.1, 0.26]),

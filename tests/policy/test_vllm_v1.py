@@ -208,6 +208,18 @@ def test_a_request_larger_than_the_cache_is_refused(output_tokens: int, refusal:
     assert Story(SYNC, num_blocks=4).add(48, output_tokens) == refusal
 
 
+@pytest.mark.parametrize(
+    ("threshold", "refusal"), [(0, "exceeds_token_budget"), (2048, None), (3000, "exceeds_token_budget")]
+)
+def test_without_chunked_prefill_what_no_step_can_hold_is_refused(
+    threshold: int, refusal: str | None
+) -> None:
+    # 2048 + 2 - 1 = 2049 tokens, should it be preempted before its last token; a step holds 2048.
+    spec = sync(enable_chunked_prefill=False, long_prefill_token_threshold=threshold)
+    assert Story(spec).add(2048, 1) is None
+    assert Story(spec).add(2048, 2) == refusal
+
+
 def test_a_refused_request_takes_part_in_nothing() -> None:
     story = Story(SYNC, num_blocks=4)
     story.add(1000, 1)

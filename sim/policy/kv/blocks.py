@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ...request import LiveRequest
+from ..live_request import LiveRequest
 
 if TYPE_CHECKING:
     from .prefix import PrefixNode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....errors import InvariantError
-from ...request import LiveRequest
+from ..live_request import LiveRequest
 from .blocks import NO_HIT, PrefixHit, PrefixStats, num_blocks_for
 
 

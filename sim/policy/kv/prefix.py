@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....errors import InvariantError
-from ...request import ContentRun, LiveRequest, output_content_id
+from ...request import ContentRun, output_content_id
+from ..live_request import LiveRequest
 from .blocks import NO_HIT, PrefixHit, PrefixStats, num_blocks_for
 from .free_queue import FreeQueue, Segment
 

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ....hwmodels.step import DecodeGroup
-from ...request import LiveRequest, Request
+from ...request import Request
 from ..batch import Batch
 from ..kv.blocks import KvCache
+from ..live_request import LiveRequest
 
 
 class Outlook(NamedTuple):

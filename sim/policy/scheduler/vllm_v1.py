@@ -17,11 +17,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from ....hwmodels.step import Chunk, DecodeGroup
-from ...request import LiveRequest, Request
+from ...request import Request
 from ...spec import Spec
 from ..batch import Batch
 from ..decode_set import DecodeSet
 from ..kv.blocks import KvCache, num_blocks_for
+from ..live_request import LiveRequest
 from .base import Outlook
 
 
@@ -107,6 +108,8 @@ class VllmV1Scheduler:
         longest = prompt_tokens + num_output_tokens - 1
         if longest > self.kv.num_blocks * self.kv.block_size:
             return "exceeds_kv_cache"
+        if not self._can_prefill(longest):
+            return "exceeds_token_budget"
         self._waiting.append(LiveRequest(request, num_output_tokens))
         self._is_blocked = False
         return None
@@ -182,6 +185,13 @@ class VllmV1Scheduler:
             (live, live.context_base + step if live.is_decoding else live.num_computed)
             for live in self._running
         )
+
+    def _can_prefill(self, num_tokens: int) -> bool:
+        """Returns whether a step can hold the first chunk of `num_tokens`, which may be all of them."""
+        spec = self._spec
+        first = min(num_tokens, spec.long_prefill_token_threshold or num_tokens)
+        # vLLM refuses to start unless max_num_batched_tokens covers max_model_len in this case.
+        return spec.enable_chunked_prefill or first <= spec.max_num_batched_tokens
 
     def _plan_chunks(self, step: int) -> list[_Prefill]:
         """Shares the budget among running requests in order and returns the prefills' chunks."""

@@ -10,7 +10,7 @@ bin     := $(venv)/bin
 pip     := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 sources := pyproject.toml constraints.txt
 
-.PHONY: demo test lint format generated bench clean
+.PHONY: demo test lint format generated accuracy bench clean
 
 demo: $(venv)/.installed
 	$(bin)/simllm run 01-first-run
@@ -33,6 +33,10 @@ generated: $(venv)/.installed
 	mv scenarios/scenario.schema.json.new scenarios/scenario.schema.json
 	$(bin)/python docs/generate_reference.py
 	$(bin)/python docs/generate_readme.py
+
+# Simulated against the measured runs below $SIMLLM_MEASURED.
+accuracy: $(venv)/.installed
+	$(bin)/python docs/generate_accuracy.py
 
 bench: $(venv)/.installed
 	$(bin)/python benchmarks/simulator.py

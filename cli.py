@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from .errors import USER_ERROR_EXIT_CODE, SimllmError
 from .sim.outcome.console import benchmark_block, speed_line
-from .sim.outcome.files import check_output_folder
+from .sim.outcome.files import check_output_folder, write_text_whole
 from .sim.outcome.progress import ProgressBar
 from .sim.run import prepare, simulate_prepared
 from .sim.scenario import Scenario, load_scenario
+from .sim.validate import mean_absolute, validate_run
+from .sim.validate.tables import validation_tables
 from .sim.workload.build import build_demand
 from .sim.workload.workload_file import write_demand
 from .version import __version__
@@ -101,6 +104,40 @@ def workload(
     demand = build_demand(loaded.workload, seed=loaded.seed, base_dir=folder)
     write_demand(demand, output)
     typer.echo(f"{output}: {len(demand)} requests", err=True)
+
+
+@app.command()
+def validate(
+    bench: Annotated[
+        list[Path],
+        typer.Option("--bench", metavar="FILE", help="A detailed result of `vllm bench serve`. Repeatable."),
+    ],
+    steps: Annotated[
+        list[Path] | None,
+        typer.Option("--steps", metavar="FILE", help="The engine's record of its steps, one per --bench."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Simulate on this device or profile instead of the file's GPU.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the errors as JSON, too.")
+    ] = None,
+) -> None:
+    """Replay what a real engine did and print how far off the simulation is, metric by metric.
+
+    Errors are simulated / measured - 1. TTFT, TPOT, ITL and E2EL are those of `vllm bench serve`.
+    """
+    if steps and len(steps) != len(bench):
+        raise SimllmError(f"--steps: give one file for each --bench ({len(bench)}), got {len(steps)}")
+    records = dict(zip(bench, steps or (), strict=bool(steps)))
+    runs = [validate_run(path, device=profile, steps_path=records.get(path)) for path in bench]
+    Console(width=120).print(*validation_tables(runs), sep="\n")
+    if json_path is not None:
+        report = {
+            "runs": [run.as_dict() for run in runs],
+            "summary": mean_absolute([run.run for run in runs]),
+        }
+        write_text_whole(json_path, json.dumps(report, indent=2) + "\n")
 
 
 @app.command()

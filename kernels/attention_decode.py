@@ -190,8 +190,8 @@ def decode_attention(
 
 
 def _dot_dtype(q: torch.Tensor, k_cache: torch.Tensor) -> tl.dtype:
-    """Returns fp16 for 8-bit caches, which one instruction converts e4m3 to; else the dtype of q."""
-    if k_cache.itemsize == 1:
+    """Returns fp16 for fp8 caches, which one instruction converts two e4m3 codes to; else the dtype of q."""
+    if k_cache.dtype == torch.float8_e4m3fn:
         return tl.float16
     return {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}[q.dtype]
 

@@ -2,24 +2,66 @@
 
 Shapes: x (batch, height, width, in_channels) and weight (out_channels, kernel_h, kernel_w, in_channels), both with
 channels last; out (batch, out_h, out_w, out_channels). The product is (batch * out_h * out_w) x out_channels, its depth
-kernel_h * kernel_w * in_channels, walked tap by tap.
+kernel_h * kernel_w * in_channels, walked tap by tap. With stride 1 a tile is a box of images, rows and columns: each tap
+is the same box, shifted, which the copy engine fetches and fills with zeros beyond the edges. Other strides gather.
 Papers: cuDNN, arXiv 1410.0759, section 3 (implicit im2col). A vision tower's patch embedding is the case where the
 stride equals the kernel, so that no pixel repeats (arXiv 2010.11929).
 """
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
-from .gemm import DTYPE_NAMES
-from .tuning import Config, tuned_config
+from .gemm import DTYPE_NAMES, is_tma_aligned, tile_origin
+from .tuning import Config, num_sms, tuned_config
 
 
 @triton.jit
-def _conv_kernel(
+def _box_kernel(
+    x_desc, w_desc, out_desc, bias_ptr,
+    # dimensions
+    batch, out_h, out_w, in_channels, out_channels, padding,
+    HAS_BIAS: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
+    BOX_N: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
+    # meta-parameters
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    NUM_PROGRAMS: tl.constexpr, FLATTEN: tl.constexpr,
+):  # fmt: skip
+    """x (batch, h, w, in_channels), w (out_channels, taps * in_channels), out (batch, out_h, out_w, out_channels)."""
+    boxes_h = tl.cdiv(out_h, BOX_H)
+    boxes_w = tl.cdiv(out_w, BOX_W)
+    num_m_tiles = tl.cdiv(batch, BOX_N) * boxes_h * boxes_w
+    num_n_tiles = tl.cdiv(out_channels, BLOCK_N)
+    channel_steps = tl.cdiv(in_channels, BLOCK_K)
+    for tile in tl.range(tl.program_id(0), num_m_tiles * num_n_tiles, NUM_PROGRAMS, flatten=FLATTEN):
+        box, pid_n = tile_origin(tile, num_m_tiles, num_n_tiles, GROUP_M)
+        image = box // (boxes_h * boxes_w) * BOX_N
+        first_y = box // boxes_w % boxes_h * BOX_H
+        first_x = box % boxes_w * BOX_W
+        acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+        for step in range(KERNEL_H * KERNEL_W * channel_steps):
+            tap = step // channel_steps
+            channel = step % channel_steps * BLOCK_K
+            y = first_y + tap // KERNEL_W - padding
+            x_position = first_x + tap % KERNEL_W - padding
+            a = x_desc.load([image, y, x_position, channel]).reshape(BLOCK_M, BLOCK_K)
+            b = w_desc.load([pid_n * BLOCK_N, tap * in_channels + channel])
+            acc = tl.dot(a, b.T, acc)
+        if HAS_BIAS:
+            filters = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+            acc += tl.load(bias_ptr + filters, mask=filters < out_channels, other=0.0).to(tl.float32)[None, :]
+        out = acc.to(out_desc.dtype).reshape(BOX_N, BOX_H, BOX_W, BLOCK_N)
+        out_desc.store([image, first_y, first_x, pid_n * BLOCK_N], out)
+
+
+@triton.jit
+def _gather_kernel(
     x_ptr, w_ptr, bias_ptr, out_ptr,
     # dimensions
     num_pixels, height, width, in_channels, out_h, out_w, out_channels, stride, padding,
@@ -75,19 +117,45 @@ def _conv_kernel(
     tl.store(targets, acc.to(out_ptr.dtype.element_ty), mask=is_pixel[:, None] & is_filter[None, :])
 
 
-def candidates() -> list[Config]:
-    """Returns the configurations that tuning tries."""
-    return [
-        Config({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages)
-        for bm, bn, warps in ((128, 128, 4), (128, 128, 8), (128, 64, 4), (64, 128, 4), (128, 256, 8), (256, 128, 8))
+def candidates(*, is_boxed: bool) -> list[Config]:
+    """Returns the configurations that tuning tries, for tiles that are boxes (stride 1) or gathered."""
+    tiles = ((128, 128, 4), (128, 128, 8), (128, 64, 4), (64, 128, 4), (128, 256, 8), (256, 128, 8))
+    sizes = [
+        ({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages)
+        for bm, bn, warps in tiles
         for block_k in (32, 64)
         for stages in (3, 4, 5)
     ]
+    if not is_boxed:
+        return [Config(*size) for size in sizes]
+    return [
+        Config({**meta, "FLATTEN": flatten}, warps, stages, ctas)
+        for meta, warps, stages in sizes
+        for flatten in (False, True)
+        for ctas in (1, 2)
+        if meta["BLOCK_K"] == 64
+    ]
 
 
-def default_config() -> Config:
+def default_config(*, is_boxed: bool) -> Config:
     """Returns the configuration for a GPU that nobody tuned."""
-    return Config({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32, "GROUP_M": 8}, 8, 3)
+    meta = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8}
+    return Config({**meta, "FLATTEN": True} if is_boxed else meta, 8, 3)
+
+
+def choose_box(batch: int, out_h: int, out_w: int, block_m: int) -> tuple[int, int, int]:
+    """Returns the box (images, rows, columns) of block_m pixels that covers the output with the least padding.
+
+    14 x 14 pixels of 32 images in tiles of 128: (32, 2, 2) fits exactly.
+    """
+    powers = [2**exponent for exponent in range(block_m.bit_length())]
+    boxes = [(n, h, block_m // (n * h)) for n, h in product(powers, powers) if block_m % (n * h) == 0]
+
+    def padded_pixels(box: tuple[int, int, int]) -> int:
+        n, h, w = (triton.cdiv(size, side) for size, side in zip((batch, out_h, out_w), box, strict=True))
+        return n * h * w
+
+    return min(boxes, key=lambda box: (padded_pixels(box), -box[2], -box[1]))
 
 
 def conv2d(
@@ -104,20 +172,62 @@ def conv2d(
         raise ValueError("x and weight must be contiguous, x of fewer than 2^31 elements")
     batch, height, width, in_channels = x.shape
     out_channels, kernel_h, kernel_w, _ = weight.shape
-    out_h, out_w = ((size + 2 * padding - kernel) // stride + 1 for size, kernel in ((height, kernel_h), (width, kernel_w)))
+    out_h = (height + 2 * padding - kernel_h) // stride + 1
+    out_w = (width + 2 * padding - kernel_w) // stride + 1
     if out_h < 1 or out_w < 1 or stride < 1 or padding < 0:
         raise ValueError(f"a {kernel_h}x{kernel_w} kernel does not fit {height}x{width} padded by {padding}")
     out = torch.empty((batch, out_h, out_w, out_channels), dtype=x.dtype, device=x.device)
+    is_boxed = stride == 1 and all(is_tma_aligned(rows.view(-1, rows.shape[-1])) for rows in (x, weight, out))
     shape = (batch * out_h * out_w, out_channels, in_channels, kernel_h * kernel_w)
-    chosen = config or tuned_config("conv2d", DTYPE_NAMES[x.dtype], shape, x.device) or default_config()
-    tiles = triton.cdiv(shape[0], chosen.meta["BLOCK_M"]) * triton.cdiv(out_channels, chosen.meta["BLOCK_N"])
+    variant = f"{DTYPE_NAMES[x.dtype]}.{'boxes' if is_boxed else 'gather'}"
+    chosen = config or tuned_config("conv2d", variant, shape, x.device) or default_config(is_boxed=is_boxed)
+    if not is_boxed:
+        return _launch_gather(x, weight, bias, out, stride, padding, chosen)
+    if kernel_h == kernel_w == 1 and padding == 0:
+        # Pixels of a 1 x 1 kernel are rows of a plain product: one line of them fits any box.
+        _launch_boxes(x.view(1, 1, -1, in_channels), weight, bias, out.view(1, 1, -1, out_channels), 0, chosen)
+        return out
+    return _launch_boxes(x, weight, bias, out, padding, chosen)
+
+
+def _launch_boxes(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, padding: int, config: Config
+) -> torch.Tensor:
+    batch, out_h, out_w, out_channels = out.shape
+    _, kernel_h, kernel_w, in_channels = weight.shape
+    block_m, block_n, block_k = (config.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    box = choose_box(batch, out_h, out_w, block_m)
+    tiles = triton.cdiv(out_channels, block_n)
+    for size, side in zip((batch, out_h, out_w), box, strict=True):
+        tiles *= triton.cdiv(size, side)
+    programs = min(config.ctas_per_sm * num_sms(x.device), tiles)
+    _box_kernel[(programs,)](
+        TensorDescriptor.from_tensor(x, [*box, block_k]),
+        TensorDescriptor.from_tensor(weight.view(out_channels, -1), [block_n, block_k]),
+        TensorDescriptor.from_tensor(out, [*box, block_n]),
+        bias, batch, out_h, out_w, in_channels, out_channels, padding,
+        HAS_BIAS=bias is not None, KERNEL_H=kernel_h, KERNEL_W=kernel_w,
+        BOX_N=box[0], BOX_H=box[1], BOX_W=box[2], NUM_PROGRAMS=programs, **config.launch_options(),
+    )  # fmt: skip
+    return out
+
+
+def _launch_gather(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, stride: int, padding: int,
+    config: Config,
+) -> torch.Tensor:  # fmt: skip
+    _, height, width, in_channels = x.shape
+    batch, out_h, out_w, out_channels = out.shape
+    _, kernel_h, kernel_w, _ = weight.shape
+    num_pixels = batch * out_h * out_w
+    options = config.launch_options()
+    tiles = triton.cdiv(num_pixels, options["BLOCK_M"]) * triton.cdiv(out_channels, options["BLOCK_N"])
     # Without padding no edge cuts a kernel row, so its taps are one piece of x.
     fold = kernel_w if padding == 0 else 1
-    _conv_kernel[(tiles,)](
-        x, weight, bias, out, shape[0], height, width, in_channels, out_h, out_w, out_channels, stride, padding,
+    _gather_kernel[(tiles,)](
+        x, weight, bias, out, num_pixels, height, width, in_channels, out_h, out_w, out_channels, stride, padding,
         HAS_BIAS=bias is not None, KERNEL_H=kernel_h, KERNEL_W=kernel_w, FOLD_W=fold,
-        EVEN_CHANNELS=fold * in_channels % chosen.meta["BLOCK_K"] == 0, HAS_EDGES=padding > 0,
-        **chosen.launch_options(),
+        EVEN_CHANNELS=fold * in_channels % options["BLOCK_K"] == 0, HAS_EDGES=padding > 0, **options,
     )  # fmt: skip
     return out
 

@@ -20,6 +20,9 @@ from .tuning import Config, tuned_config
 
 GROUP_SIZE = 128
 HALF_GROUP = GROUP_SIZE // 2
+# A number whose last mantissa bit is worth 1, and its bits: a 4-bit code or-ed into it is that number plus the code.
+# Source: arXiv 2211.10017, section 3.3, for fp16; bf16 is the same with 7 mantissa bits.
+OFFSETS = {torch.float16: (1024.0, 0x6400), torch.bfloat16: (128.0, 0x4300)}
 
 
 @triton.jit
@@ -28,7 +31,8 @@ def _weight_only_kernel(
     # dimensions and strides
     m, n, k, stride_am, groups_per_split,
     # meta-parameters
-    IS_INT4: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    IS_INT4: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, OFFSET_BITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Grid (tiles of m, tiles of n, splits); partial (splits, m, n). One step of the loop is one group of columns."""
     HALF: tl.constexpr = GROUP // 2
@@ -47,16 +51,20 @@ def _weight_only_kernel(
         scale = tl.load(scales_ptr + channels * num_groups + group)
         if IS_INT4:
             packed = tl.load(codes_ptr + channels[:, None] * (k // 2) + (group * HALF + halves)[None, :])
-            zero = tl.load(zeros_ptr + channels * num_groups + group)[:, None]
-            w_low = ((packed & 15).to(tl.float32) - zero).to(a_ptr.dtype.element_ty)
-            w_high = ((packed >> 4).to(tl.float32) - zero).to(a_ptr.dtype.element_ty)
+            zero = tl.load(zeros_ptr + channels * num_groups + group)
+            w_low = ((packed & 15).to(tl.int16) | OFFSET_BITS).to(a_ptr.dtype.element_ty, bitcast=True)
+            w_high = ((packed >> 4).to(tl.int16) | OFFSET_BITS).to(a_ptr.dtype.element_ty, bitcast=True)
         else:
             codes = codes_ptr + channels[:, None] * k + (group * GROUP + halves)[None, :]
             w_low = tl.load(codes).to(a_ptr.dtype.element_ty)
             w_high = tl.load(codes + HALF).to(a_ptr.dtype.element_ty)
-        # Codes are exact in 8 bits of mantissa; the group's scale multiplies the fp32 sum, not every weight.
+        # Codes are exact in 8 bits of mantissa; zero and scale of the group meet the fp32 sum, not every weight:
+        # sum a (code - zero) = sum a (OFFSET + code) - (OFFSET + zero) sum a.
         product = tl.dot(low, w_low.T)
         product = tl.dot(high, w_high.T, product)
+        if IS_INT4:
+            row_sum = tl.sum(low.to(tl.float32), 1) + tl.sum(high.to(tl.float32), 1)
+            product -= row_sum[:, None] * (zero + OFFSET)[None, :]
         acc += product * scale[None, :]
     targets = partial_ptr + (split.to(tl.int64) * m + rows[:, None]) * n + columns[None, :]
     tl.store(targets, acc.to(partial_ptr.dtype.element_ty), mask=(rows < m)[:, None] & (columns < n)[None, :])
@@ -98,9 +106,10 @@ def weight_only_matmul(
     splits = triton.cdiv(k // GROUP_SIZE, groups_per_split)
     partial = out if splits == 1 else torch.empty((splits, m, n), dtype=torch.float32, device=a.device)
     grid = (triton.cdiv(m, options["BLOCK_M"]), triton.cdiv(n, options["BLOCK_N"]), splits)
+    offset, offset_bits = OFFSETS[a.dtype]
     _weight_only_kernel[grid](
         a, codes, scales, zeros, partial, m, n, k, a.stride(0), groups_per_split,
-        IS_INT4=is_int4, GROUP=GROUP_SIZE, **options,
+        IS_INT4=is_int4, GROUP=GROUP_SIZE, OFFSET=offset, OFFSET_BITS=offset_bits, **options,
     )  # fmt: skip
     if splits > 1:
         sum_splits(partial, out, splits, None)
@@ -113,6 +122,8 @@ def _check(
     k, n = a.shape[1], codes.shape[0]
     if codes.dtype not in (torch.uint8, torch.int8) or codes.shape[1] * (2 if is_int4 else 1) != k or k % GROUP_SIZE:
         raise ValueError(f"expected k = {k} of whole {GROUP_SIZE}s in int8 or packed uint8, got {tuple(codes.shape)}")
+    if a.dtype not in OFFSETS:
+        raise ValueError(f"expected activations in bf16 or fp16, got {a.dtype}")
     if scales.shape != (n, k // GROUP_SIZE) or (zeros is not None) != is_int4:
         raise ValueError(f"expected scales ({n}, {k // GROUP_SIZE}), and zeros for 4 bits only, got {scales.shape}")
     if a.stride(1) != 1 or not (codes.is_contiguous() and scales.is_contiguous()):

@@ -300,7 +300,9 @@ def conv_cases() -> Iterator[Case]:
 
         out_size = ((height + 2 * padding - kernel) // stride + 1) * ((width + 2 * padding - kernel) // stride + 1)
         shape = (batch * out_size, out_channels, in_channels, kernel**2)
-        yield Case("conv2d", "bf16", shape, conv2d.candidates(), prepare)
+        is_boxed = stride == 1
+        variant = "bf16.boxes" if is_boxed else "bf16.gather"
+        yield Case("conv2d", variant, shape, conv2d.candidates(is_boxed=is_boxed), prepare)
 
 
 def transpose_case() -> Case:

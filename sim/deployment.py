@@ -60,7 +60,8 @@ def deploy_all(pools: Sequence[PoolConfig], base_dir: Path) -> tuple[Deployment,
     Raises: ScenarioError with the first problem of every pool (unknown models and devices, shapes that
     cannot be cut over the GPUs); InfeasibleError, with the sum of bytes, for a model that does not fit.
     """
-    deployments, problems = [], []
+    deployments: list[Deployment] = []
+    problems: list[Problem] = []
     for number, pool in enumerate(pools):
         try:
             deployments.append(deploy(pool, base_dir, f"$.pools[{number}]"))

@@ -40,7 +40,7 @@ def _set(data: Any, keys: list[str], value: object) -> None:
     for position, key in enumerate(keys):
         is_last = position == len(keys) - 1
         if isinstance(data, list):
-            if not key.isdigit() or int(key) >= len(data):
+            if not key.isdecimal() or int(key) >= len(data):
                 raise LookupError(f"{key!r} is not one of the {len(data)} items, which count from 0")
             if is_last:
                 data[int(key)] = value

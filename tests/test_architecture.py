@@ -25,7 +25,8 @@ FLOORS = (
     ("sim.scenario",),
     ("sim.world",),
     ("sim.outcome",),
-    ("sim.run", "sim.validate", "sim.study"),
+    ("sim.run",),
+    ("sim.validate", "sim.study"),
     ("cli",),
     ("",),
 )

@@ -89,6 +89,18 @@ def write_summary(summary: Summary, path: Path) -> None:
     path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all. Raises: SimllmError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise SimllmError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _take_place(partial: Path, target: Path) -> None:
     if not target.exists():
         partial.rename(target)

@@ -67,6 +67,7 @@ def test_exponential_service_waits_as_m_m_1() -> None:
     rng, service_s, rho = np.random.default_rng(2), 0.010, 0.7
     prompt_tokens = np.ceil(rng.exponential(1000, NUM_REQUESTS)).astype(np.int64)
     arrived_at = rng.exponential(service_s / rho, NUM_REQUESTS).cumsum()
-    waited = waits(arrived_at, prompt_tokens, 1, ToyStepModel(base_s=0.0, token_s=1e-5))
+    model = ToyStepModel(base_s=0.0, token_s=1e-5, decode_s=1e-5)  # a prompt of one token is like a decode
+    waited = waits(arrived_at, prompt_tokens, 1, model)
     np.testing.assert_allclose(waited, lindley(arrived_at, prompt_tokens * 1e-5), atol=1e-7)
     assert_mean(waited, rho * service_s / (1 - rho))

@@ -1,0 +1,135 @@
+"""One operation as a row of a table: what `calibrate` measures and `op_model` prices.
+
+A row says what is computed and by which kernels; its FLOPs and bytes come from `ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..errors import SimllmError, nearest_choice
+from ..units import DTYPE_BYTES
+from . import ops
+from .ops import AttentionShape, Op
+
+# Activations beside 8-bit operands or an 8-bit cache. Source: vLLM keeps hidden states and queries in bf16.
+ACTIVATION_DTYPE = "bf16"
+EIGHT_BIT = ("fp8", "int8")
+# What torch._int_mm writes: int32, as wide as fp32. Source: PyTorch, aten/src/ATen/native/cuda/Blas.cpp
+INT_MM_OUT = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class OpPoint:
+    """One operation with its sizes; a size that the operation does not have is 0.
+
+    implementation: whose kernels run it: `triton` (ours), `cublas`, `sdpa-flash`, `sdpa-cudnn`, `torch`.
+    dtype: of both operands of a product, of the KV cache in decode attention, else of the activations.
+    m, n, k: rows (tokens), output features, inner size; elementwise ops have m rows of n elements.
+    batch: requests, or equal chunks. query_len: new tokens of each. context_len: tokens in the cache before
+    a prefill chunk; all tokens that a decode sees, its own included (the mean, if requests differ).
+    max_context_len: of the longest request, 0 if all are equal.
+    head_dim: of keys and values; in `mla_decode` of the latent, whose rotary part `k` counts.
+    """
+
+    op: str
+    implementation: str
+    dtype: str
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    batch: int = 0
+    query_len: int = 0
+    context_len: int = 0
+    max_context_len: int = 0
+    num_q_heads: int = 0
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    num_experts: int = 0
+    top_k: int = 0
+    block_size: int = 0
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens of the longest request."""
+        return max(self.context_len, self.max_context_len)
+
+    @property
+    def activation_dtype(self) -> str:
+        """The dtype of queries and outputs."""
+        return ACTIVATION_DTYPE if self.dtype in EIGHT_BIT else self.dtype
+
+
+def attention_shape(point: OpPoint) -> AttentionShape:
+    """Returns the heads of an attention row."""
+    if point.op == "mla_decode":
+        width = point.head_dim + point.k
+        return ops.mla_absorbed(
+            point.num_q_heads,
+            kv_lora_rank=point.head_dim,
+            qk_rope_head_dim=point.k,
+            dtype=point.activation_dtype,
+            kv_bytes_per_token=width * DTYPE_BYTES[point.dtype],
+        )
+    return AttentionShape.grouped_query(
+        point.num_q_heads,
+        point.num_kv_heads,
+        point.head_dim,
+        dtype=point.activation_dtype,
+        kv_dtype=point.dtype,
+    )
+
+
+def _gemm(point: OpPoint) -> Op:
+    is_int_mm = point.implementation == "cublas" and point.dtype == "int8"
+    out_dtype = INT_MM_OUT if is_int_mm else point.activation_dtype
+    return ops.gemm(point.m, point.n, point.k, point.dtype, out_dtype=out_dtype)
+
+
+def _grouped_gemm(point: OpPoint) -> Op:
+    return ops.grouped_gemm(
+        point.m, point.n, point.k, point.dtype, num_experts=point.num_experts, top_k=point.top_k
+    )
+
+
+def _prefill(point: OpPoint) -> Op:
+    return ops.prefill_attention(
+        attention_shape(point), query_len=point.query_len, context_len=point.context_len, count=point.batch
+    )
+
+
+def _decode(point: OpPoint) -> Op:
+    return ops.decode_attention(
+        attention_shape(point),
+        sum_context=point.batch * point.context_len,
+        count=point.batch,
+        query_len=point.query_len,
+    )
+
+
+def _softmax(point: OpPoint) -> Op:
+    elements = point.m * point.n
+    return ops.elementwise("softmax", num_read=elements, num_written=elements, dtype=point.dtype)
+
+
+WORK: Mapping[str, Callable[[OpPoint], Op]] = {
+    "gemm": _gemm,
+    "grouped_gemm": _grouped_gemm,
+    "attention_prefill": _prefill,
+    "attention_decode": _decode,
+    "mla_decode": _decode,
+    "rms_norm": lambda point: ops.rms_norm(point.m, point.n, point.dtype),
+    "layer_norm": lambda point: ops.layer_norm(point.m, point.n, point.dtype),
+    "silu_mul": lambda point: ops.silu_mul(point.m, point.n, point.dtype),
+    "softmax": _softmax,
+}
+
+
+def work(point: OpPoint) -> Op:
+    """Returns FLOPs and bytes of a row. Raises: SimllmError for an unknown op."""
+    if point.op not in WORK:
+        nearest = nearest_choice(point.op, WORK)
+        hint = f"one of {', '.join(WORK)}" if nearest is None else f"did you mean {nearest!r}?"
+        raise SimllmError(f"op {point.op!r} is unknown; {hint}")
+    return WORK[point.op](point)

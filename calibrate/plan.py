@@ -140,8 +140,10 @@ def _mla_stream(weight: float, count: int) -> Stream:
 
 
 def _moe_stream(weight: float, count: int) -> Stream:
-    def make(shape: tuple[int, int, int, int], m: int) -> OpPoint:
+    def make(shape: tuple[int, int, int, int], m: int) -> OpPoint | None:
         n, k, num_experts, top_k = shape
+        if 2 * num_experts * n * k > MAX_POINT_BYTES:
+            return None
         return OpPoint("grouped_gemm", "triton", "bf16", m=m, n=n, k=k, num_experts=num_experts, top_k=top_k)
 
     return Stream("grouped_gemm", "triton", "bf16", (expert_shapes(), MOE_TOKENS), make, weight, count)

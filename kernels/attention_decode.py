@@ -1,11 +1,12 @@
 """Paged decode attention: each KV head is read once for its whole group of query heads, split along the context.
 
-Shapes: q, out (num_requests, query_len, num_q_heads, head_dim), query_len 1 .. 8 (more than 1 verifies draft tokens);
-k_cache, v_cache (num_blocks, block_size, num_kv_heads, head_dim) in bf16, fp16, fp8 e4m3 or int8, with one scale per
-KV head (num_kv_heads,) where they are quantised; block_table int32 (num_requests, max_blocks); context_lens int32
-(num_requests,), the query tokens included. Query token i sees keys 0 .. context_len - query_len + i.
-Papers: PagedAttention, arXiv 2309.06180; flash decoding (crfm.stanford.edu/2023/10/12/flashdecoding.html): splits give
-partial outputs with their log-sum-exp, a second launch adds them up.
+Shapes: q, out (num_requests, query_len, num_q_heads, head_dim), query_len 1 .. 8 (more than 1 verifies draft
+tokens); k_cache, v_cache (num_blocks, block_size, num_kv_heads, head_dim) in bf16, fp16, fp8 e4m3 or int8,
+with one scale per KV head (num_kv_heads,) where they are quantised; block_table int32 (num_requests,
+max_blocks); context_lens int32 (num_requests,), the query tokens included. Query token i sees keys 0 ..
+context_len - query_len + i.
+Papers: PagedAttention, arXiv 2309.06180; flash decoding (crfm.stanford.edu/2023/10/12/flashdecoding.html):
+splits give partial outputs with their log-sum-exp, a second launch adds them up.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def _decode_kernel(
 ):  # fmt: skip
     """Grid (num_kv_heads, num_splits, num_requests); row r is query token r // group, head r % group of the group.
 
-    partial (num_requests, num_splits, query_len, num_q_heads, head_dim), lse the same without head_dim, base 2.
+    partial (num_requests, num_splits, query_len, num_q_heads, head_dim), lse the same without head_dim, base
+    2.
     """
     kv_head = tl.program_id(0)
     split = tl.program_id(1)
@@ -69,7 +71,9 @@ def _decode_kernel(
     head = kv_head * GROUP + rows % GROUP
     is_row = rows < QUERY_LEN * GROUP
     q_rows = (request * QUERY_LEN + token) * NUM_Q_HEADS + head
-    q = tl.load(q_ptr + q_rows[:, None] * HEAD_DIM + columns[None, :], mask=is_row[:, None], other=0.0).to(DOT_DTYPE)
+    q = tl.load(q_ptr + q_rows[:, None] * HEAD_DIM + columns[None, :], mask=is_row[:, None], other=0.0).to(
+        DOT_DTYPE
+    )
     if IS_QUANTIZED:
         scale *= tl.load(k_scale_ptr + kv_head)
     last_seen = context_len - QUERY_LEN + token
@@ -78,7 +82,9 @@ def _decode_kernel(
     row_sum = tl.zeros((ROWS,), dtype=tl.float32)
     row_max = tl.full((ROWS,), -1.0e30, dtype=tl.float32)
     for start in tl.range(first_key, last_key, BLOCK_N):
-        k = _load_tile(k_desc, k_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA)
+        k = _load_tile(
+            k_desc, k_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
+        )
         scores = tl.dot(q, k.to(DOT_DTYPE).T) * scale
         keys = start + tl.arange(0, BLOCK_N)
         is_seen = keys[None, :] <= last_seen[:, None]
@@ -88,7 +94,9 @@ def _decode_kernel(
         p = tl.where(is_seen, tl.exp2(scores - new_max[:, None]), 0.0)
         correction = tl.exp2(row_max - new_max)
         row_sum = row_sum * correction + tl.sum(p, 1)
-        v = _load_tile(v_desc, v_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA)
+        v = _load_tile(
+            v_desc, v_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
+        )
         acc = tl.dot(p.to(DOT_DTYPE), v.to(DOT_DTYPE), acc * correction[:, None])
         row_max = new_max
     if IS_QUANTIZED:
@@ -118,7 +126,9 @@ def reduce_splits_kernel(
     lse = tl.load(lse_ptr + sources, mask=splits < num_splits, other=-1.0e30)
     weights = tl.exp2(lse - tl.max(lse, 0))
     partials = tl.load(
-        partial_ptr + sources[:, None] * HEAD_DIM + columns[None, :], mask=(splits < num_splits)[:, None], other=0.0
+        partial_ptr + sources[:, None] * HEAD_DIM + columns[None, :],
+        mask=(splits < num_splits)[:, None],
+        other=0.0,
     )
     out = tl.sum(partials * weights[:, None], 0) / tl.sum(weights, 0)
     target = out_ptr + (request.to(tl.int64) * num_rows + row) * HEAD_DIM + columns
@@ -164,7 +174,9 @@ def decode_attention(
     block_size, num_kv_heads = k_cache.shape[1:3]
     variant = f"{DTYPE_NAMES[k_cache.dtype]}.block{block_size}"
     shape = (num_requests, max_context_len, num_q_heads, num_kv_heads, head_dim, query_len)
-    chosen = config or tuned_config("attention_decode", variant, shape, q.device) or default_config(block_size)
+    chosen = (
+        config or tuned_config("attention_decode", variant, shape, q.device) or default_config(block_size)
+    )
     splits = choose_splits(
         chosen, num_programs=num_requests * num_kv_heads, max_context_len=max_context_len, device=q.device
     )
@@ -184,7 +196,13 @@ def decode_attention(
     if splits > 1:
         num_rows = query_len * num_q_heads
         reduce_splits_kernel[(num_rows, num_requests)](
-            partial, lse, out, splits, num_rows, HEAD_DIM=head_dim, BLOCK_SPLITS=triton.next_power_of_2(splits)
+            partial,
+            lse,
+            out,
+            splits,
+            num_rows,
+            HEAD_DIM=head_dim,
+            BLOCK_SPLITS=triton.next_power_of_2(splits),
         )
     return out
 
@@ -201,9 +219,13 @@ def _check(
     v_scale: torch.Tensor | None,
 ) -> None:  # fmt: skip
     if q.ndim != 4 or k_cache.ndim != 4 or k_cache.shape != v_cache.shape or k_cache.shape[3] != q.shape[3]:
-        raise ValueError(f"heads do not fit: q {tuple(q.shape)}, caches {tuple(k_cache.shape)}, {tuple(v_cache.shape)}")
+        raise ValueError(
+            f"heads do not fit: q {tuple(q.shape)}, caches {tuple(k_cache.shape)}, {tuple(v_cache.shape)}"
+        )
     if q.shape[2] % k_cache.shape[2] or not 1 <= q.shape[1] <= 8:
-        raise ValueError(f"expected whole groups of query heads and 1 to 8 query tokens, got q {tuple(q.shape)}")
+        raise ValueError(
+            f"expected whole groups of query heads and 1 to 8 query tokens, got q {tuple(q.shape)}"
+        )
     if k_cache.dtype != v_cache.dtype or k_cache.dtype not in DTYPE_NAMES:
         raise ValueError(f"expected caches of one dtype, got {k_cache.dtype} and {v_cache.dtype}")
     if (k_cache.itemsize == 1) != (k_scale is not None and v_scale is not None):
@@ -220,7 +242,9 @@ def decode_attention_oracle(
     """Returns what `decode_attention` should, in float64, one request after another."""
     outs = []
     for request, context_len in enumerate(context_lens.tolist()):
-        keys, values = (gather_pages(c, block_table[request], context_len).double() for c in (k_cache, v_cache))
+        keys, values = (
+            gather_pages(c, block_table[request], context_len).double() for c in (k_cache, v_cache)
+        )
         if k_scale is not None and v_scale is not None:
             keys, values = keys * k_scale[:, None], values * v_scale[:, None]
         outs.append(attend(q[request], keys, values, is_causal=True, scale=scale))

@@ -1,9 +1,10 @@
 """FlashAttention-1: keys outside, queries inside, so the output passes through HBM once per block of keys.
 
-Shapes: q, out (num_tokens, num_q_heads, head_dim); k, v (num_tokens, num_kv_heads, head_dim); one sequence. The running
-sum and maximum of every row lie beside the output in HBM, fp32 (num_q_heads, num_tokens).
-Paper: arXiv 2205.14135, Algorithm 1: O(N) memory, no score leaves the SM. One program walks all blocks of one head, as
-in the paper, so few heads leave SMs idle; FlashAttention-2 turns the loops round (see `attention_prefill`).
+Shapes: q, out (num_tokens, num_q_heads, head_dim); k, v (num_tokens, num_kv_heads, head_dim); one sequence.
+The running sum and maximum of every row lie beside the output in HBM, fp32 (num_q_heads, num_tokens).
+Paper: arXiv 2205.14135, Algorithm 1: O(N) memory, no score leaves the SM. One program walks all blocks of one
+head, as in the paper, so few heads leave SMs idle; FlashAttention-2 turns the loops round (see
+`attention_prefill`).
 """
 
 from __future__ import annotations
@@ -95,4 +96,6 @@ def launch_work(
 ) -> ops.Op:  # fmt: skip
     """Returns the FLOPs and bytes of FlashAttention-1 on an SM with this much shared memory."""
     shape = ops.AttentionShape.grouped_query(num_q_heads, num_kv_heads, head_dim, dtype=DTYPE_NAMES[dtype])
-    return ops.flash1_attention(shape, seq_len=num_tokens, sram_bytes_per_sm=sram_bytes_per_sm, is_causal=is_causal)
+    return ops.flash1_attention(
+        shape, seq_len=num_tokens, sram_bytes_per_sm=sram_bytes_per_sm, is_causal=is_causal
+    )

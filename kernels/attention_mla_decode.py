@@ -1,8 +1,8 @@
 """Decode attention over a latent cache (MLA, absorbed): all query heads share one head that is key and value at once.
 
-Shapes: q (num_requests, num_heads, 576), the query absorbed into the latent space, 512 latent then 64 rotary columns;
-cache (num_blocks, block_size, 576); out (num_requests, num_heads, 512), still latent: the value product follows
-outside. block_table int32 (num_requests, max_blocks), context_lens int32 (num_requests,).
+Shapes: q (num_requests, num_heads, 576), the query absorbed into the latent space, 512 latent then 64 rotary
+columns; cache (num_blocks, block_size, 576); out (num_requests, num_heads, 512), still latent: the value
+product follows outside. block_table int32 (num_requests, max_blocks), context_lens int32 (num_requests,).
 Papers: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C. Each cached token is read once and used
 2 * num_heads times per column, so that the matrix units bind rather than HBM: 242 FLOPs a byte at 128 heads.
 """
@@ -44,18 +44,22 @@ def _mla_decode_kernel(
     q = q_desc.load([request * NUM_HEADS + first_head, 0])
     q_rope = q_rope_desc.load([request * NUM_HEADS + first_head, LATENT])
     table_ptr += request * table_stride
+    block = tl.load(table_ptr + tl.minimum(first_key, context_len - 1) // BLOCK_SIZE)
     acc = tl.zeros((BLOCK_H, LATENT), dtype=tl.float32)
     row_sum = tl.zeros((BLOCK_H,), dtype=tl.float32)
     row_max = tl.full((BLOCK_H,), -1.0e30, dtype=tl.float32)
     for start in tl.range(first_key, last_key, BLOCK_N):
-        row = tl.load(table_ptr + start // BLOCK_SIZE) * BLOCK_SIZE + start % BLOCK_SIZE
+        row = block * BLOCK_SIZE + start % BLOCK_SIZE
+        # The next tile's block is looked up one tile ahead, so that its copy does not wait for the lookup.
+        block = tl.load(table_ptr + tl.minimum(start + BLOCK_N, last_key - 1) // BLOCK_SIZE)
         latent = latent_desc.load([row, 0])
         rope_scores = tl.dot(q_rope, rope_desc.load([row, LATENT]).T)
         scores = tl.dot(q, latent.T) * scale + rope_scores * scale
         p = scores.to(latent_desc.dtype)
         correction = row_max
-        # Always true. Triton gives a product that another follows whole rows per warp, and with 64 rows both warpgroups
-        # would then compute all of it; the branch hides that the next product follows, so they share its columns.
+        # Always true. Triton gives a product that another follows whole rows per warp, and with 64 rows both
+        # warpgroups would then compute all of it; the branch hides that the next product follows, so they
+        # share its columns.
         if start < last_key:
             is_seen = start + tl.arange(0, BLOCK_N) < context_len
             scores = tl.where(is_seen[None, :], scores, -1.0e30)
@@ -91,7 +95,9 @@ def candidates(block_size: int) -> list[Config]:
 def default_config(num_heads: int, block_size: int) -> Config:
     """Returns the configuration for a GPU that nobody tuned."""
     block_h = max(MIN_HEADS, min(64, triton.next_power_of_2(num_heads)))
-    return Config({"BLOCK_H": block_h, "BLOCK_N": min(32, block_size)}, 8 if block_h == 64 else 4, 2, ctas_per_sm=2)
+    return Config(
+        {"BLOCK_H": block_h, "BLOCK_N": min(32, block_size)}, 8 if block_h == 64 else 4, 2, ctas_per_sm=2
+    )
 
 
 def mla_decode_attention(
@@ -130,14 +136,22 @@ def mla_decode_attention(
     )  # fmt: skip
     if splits > 1:
         reduce_splits_kernel[(num_heads, num_requests)](
-            partial, lse, out, splits, num_heads, HEAD_DIM=latent_dim, BLOCK_SPLITS=triton.next_power_of_2(splits)
+            partial,
+            lse,
+            out,
+            splits,
+            num_heads,
+            HEAD_DIM=latent_dim,
+            BLOCK_SPLITS=triton.next_power_of_2(splits),
         )
     return out
 
 
 def _check(q: torch.Tensor, cache: torch.Tensor, latent_dim: int) -> None:
     if q.ndim != 3 or cache.ndim != 3 or q.shape[2] != cache.shape[2] or q.dtype != cache.dtype:
-        raise ValueError(f"q and cache do not fit: {tuple(q.shape)} {q.dtype}, {tuple(cache.shape)} {cache.dtype}")
+        raise ValueError(
+            f"q and cache do not fit: {tuple(q.shape)} {q.dtype}, {tuple(cache.shape)} {cache.dtype}"
+        )
     rope_dim = q.shape[2] - latent_dim
     if rope_dim < MIN_HEADS or any(dim & (dim - 1) for dim in (latent_dim, rope_dim)):
         raise ValueError(f"latent and rotary columns must be powers of two, got {latent_dim} and {rope_dim}")

@@ -1,7 +1,8 @@
 """Attention as three plain steps, with the scores in HBM: what FlashAttention is measured against.
 
-Shapes: q, out (num_tokens, num_q_heads, head_dim); k, v (num_tokens, num_kv_heads, head_dim); one sequence. The scores
-and the probabilities are each (num_q_heads, num_tokens, num_tokens), written and read once: O(N^2) memory.
+Shapes: q, out (num_tokens, num_q_heads, head_dim); k, v (num_tokens, num_kv_heads, head_dim); one sequence.
+The scores and the probabilities are each (num_q_heads, num_tokens, num_tokens), written and read once: O(N^2)
+memory.
 Paper: standard attention, arXiv 2205.14135, Algorithm 0. A mask hides scores but saves no work.
 """
 
@@ -45,8 +46,14 @@ def _batched_product_kernel(
             mask=(start + depths < k)[:, None] & (columns < n)[None, :], other=0.0,
         )  # fmt: skip
         acc = tl.dot(a, b, acc)
-    targets = out_ptr + head * stride_oh + rows[:, None].to(tl.int64) * stride_om + columns[None, :] * stride_on
-    tl.store(targets, (acc * factor).to(out_ptr.dtype.element_ty), mask=(rows < m)[:, None] & (columns < n)[None, :])
+    targets = (
+        out_ptr + head * stride_oh + rows[:, None].to(tl.int64) * stride_om + columns[None, :] * stride_on
+    )
+    tl.store(
+        targets,
+        (acc * factor).to(out_ptr.dtype.element_ty),
+        mask=(rows < m)[:, None] & (columns < n)[None, :],
+    )
 
 
 @triton.jit
@@ -112,7 +119,13 @@ def naive_attention_oracle(
 
 
 def launch_work(
-    num_tokens: int, *, num_q_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, is_causal: bool = True
+    num_tokens: int,
+    *,
+    num_q_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    is_causal: bool = True,
 ) -> ops.Op:
     """Returns the FLOPs and bytes of `naive_attention`, three launches."""
     shape = ops.AttentionShape.grouped_query(num_q_heads, num_kv_heads, head_dim, dtype=DTYPE_NAMES[dtype])

@@ -1,12 +1,13 @@
 """FlashAttention-2 over prefill chunks: each tile of queries walks its keys once, scores never leave the SM.
 
-Shapes: q, out (sum of query_lens, num_q_heads, head_dim), the chunks of all requests one after another. Keys and
-values either contiguous, (sum of kv_lens, num_kv_heads, head_dim), or in pages, (num_blocks, block_size,
-num_kv_heads, head_dim) with a block table (num_requests, max_blocks). A chunk follows kv_len - query_len tokens of
+Shapes: q, out (sum of query_lens, num_q_heads, head_dim), the chunks of all requests one after another. Keys
+and values either contiguous, (sum of kv_lens, num_kv_heads, head_dim), or in pages, (num_blocks, block_size,
+num_kv_heads, head_dim) with a block table (num_requests, max_blocks). A chunk follows kv_len - query_len
+tokens of
 context: query i sees keys 0 .. context + i, or all of them if not causal.
 Papers: FlashAttention-2, arXiv 2307.08691 (queries outside, keys inside, rescale at the end); online softmax,
-arXiv 1805.02867; PagedAttention, arXiv 2309.06180; grouped queries, arXiv 2305.13245.
-Keys and values beyond a request's end inside its last tile are read and masked, so a cache must hold finite numbers.
+arXiv 1805.02867; PagedAttention, arXiv 2309.06180; grouped queries, arXiv 2305.13245. Keys and values beyond
+a request's end inside its last tile are read and masked, so a cache must hold finite numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +55,17 @@ def _walk_keys(
     """One pass over keys [first_key, last_key): online softmax in base 2, `scale` includes log2(e)."""
     for start in tl.range(first_key, last_key, BLOCK_N):
         k = _load_kv(
-            k_desc, k_ptr, table_ptr, kv_start, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
+            k_desc,
+            k_ptr,
+            table_ptr,
+            kv_start,
+            start,
+            kv_head,
+            NUM_KV_HEADS,
+            HEAD_DIM,
+            BLOCK_N,
+            BLOCK_SIZE,
+            USE_TMA,
         )
         scores = tl.dot(q, k.T)
         if IS_MASKED:
@@ -69,7 +80,17 @@ def _walk_keys(
         row_sum = row_sum * correction + tl.sum(p, 1)
         acc = acc * correction[:, None]
         v = _load_kv(
-            v_desc, v_ptr, table_ptr, kv_start, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
+            v_desc,
+            v_ptr,
+            table_ptr,
+            kv_start,
+            start,
+            kv_head,
+            NUM_KV_HEADS,
+            HEAD_DIM,
+            BLOCK_N,
+            BLOCK_SIZE,
+            USE_TMA,
         )
         acc = tl.dot(p.to(v.dtype), v, acc)
         row_max = new_max
@@ -150,16 +171,30 @@ class Chunks:
         for query_len, kv_len in zip(query_lens, kv_lens, strict=True):
             if not 0 < query_len <= kv_len:
                 raise ValueError(f"a chunk of {query_len} tokens cannot end at token {kv_len}")
-        starts = (torch.tensor([0, *lens], dtype=torch.int32).cumsum(0, dtype=torch.int32) for lens in (query_lens, kv_lens))
+        starts = (
+            torch.tensor([0, *lens], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+            for lens in (query_lens, kv_lens)
+        )
         query_starts, kv_starts = (start.to(device) for start in starts)
         return cls(query_starts, kv_starts, max(query_lens), block_table)
 
 
 def candidates(block_size: int = 0) -> list[Config]:
     """Returns the configurations that tuning tries; a page must hold whole tiles of keys to be copied by TMA."""
-    tiles = [(128, 128, 8), (128, 64, 8), (128, 64, 4), (64, 64, 4), (64, 128, 4), (128, 128, 4), (128, 32, 4), (256, 64, 8)]
+    tiles = [
+        (128, 128, 8),
+        (128, 64, 8),
+        (128, 64, 4),
+        (64, 64, 4),
+        (64, 128, 4),
+        (128, 128, 4),
+        (128, 32, 4),
+        (256, 64, 8),
+    ]
     return [
-        Config({"BLOCK_M": bm, "BLOCK_N": bn, "USE_TMA": block_size == 0 or block_size % bn == 0}, warps, stages)
+        Config(
+            {"BLOCK_M": bm, "BLOCK_N": bn, "USE_TMA": block_size == 0 or block_size % bn == 0}, warps, stages
+        )
         for bm, bn, warps in tiles
         for stages in (2, 3, 4)
     ]
@@ -186,7 +221,9 @@ def prefill_attention(
     out = torch.empty_like(q)
     variant = f"{DTYPE_NAMES[q.dtype]}.block{block_size}"
     shape = (chunks.max_query_len, num_q_heads, num_kv_heads, head_dim)
-    chosen = config or tuned_config("attention_prefill", variant, shape, q.device) or default_config(block_size)
+    chosen = (
+        config or tuned_config("attention_prefill", variant, shape, q.device) or default_config(block_size)
+    )
     block_m, block_n = chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
     table = chunks.block_table
     k_rows, v_rows = k.reshape(-1, num_kv_heads * head_dim), v.reshape(-1, num_kv_heads * head_dim)
@@ -206,7 +243,9 @@ def prefill_attention(
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chunks: Chunks) -> int:
     """Returns the block size of the cache, 0 if K and V are contiguous."""
     if q.dtype not in (torch.bfloat16, torch.float16, torch.float32) or not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"expected q, k, v of one dtype of bf16, fp16, fp32, got {q.dtype}, {k.dtype}, {v.dtype}")
+        raise ValueError(
+            f"expected q, k, v of one dtype of bf16, fp16, fp32, got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
     if q.ndim != 3 or k.shape != v.shape or k.shape[-1] != q.shape[-1] or q.shape[1] % k.shape[-2]:
         raise ValueError(f"heads do not fit: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}")
     if q.shape[-1] not in (16, 32, 64, 128, 256):
@@ -251,7 +290,9 @@ def attend(
     scores = torch.einsum("nhd,mhd->hnm", q.double(), keys) * (scale or q.shape[-1] ** -0.5)
     if is_causal:
         num_queries, num_keys = q.shape[0], k.shape[0]
-        hidden = torch.ones(num_queries, num_keys, dtype=torch.bool, device=q.device).triu(num_keys - num_queries + 1)
+        hidden = torch.ones(num_queries, num_keys, dtype=torch.bool, device=q.device).triu(
+            num_keys - num_queries + 1
+        )
         scores = scores.masked_fill(hidden, float("-inf"))
     return torch.einsum("hnm,mhd->nhd", scores.softmax(-1), values)
 

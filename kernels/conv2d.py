@@ -1,15 +1,17 @@
 """Convolution as an implicit matrix product: patches are gathered on the fly, never written out.
 
-Shapes: x (batch, height, width, in_channels) and weight (out_channels, kernel_h, kernel_w, in_channels), both with
-channels last; out (batch, out_h, out_w, out_channels). The product is (batch * out_h * out_w) x out_channels, its depth
-kernel_h * kernel_w * in_channels, walked tap by tap. With stride 1 a tile is a box of images, rows and columns: each tap
-is the same box, shifted, which the copy engine fetches and fills with zeros beyond the edges. Other strides gather.
-Papers: cuDNN, arXiv 1410.0759, section 3 (implicit im2col). A vision tower's patch embedding is the case where the
-stride equals the kernel, so that no pixel repeats (arXiv 2010.11929).
+Shapes: x (batch, height, width, in_channels) and weight (out_channels, kernel_h, kernel_w, in_channels), both
+with channels last; out (batch, out_h, out_w, out_channels). The product is (batch * out_h * out_w) x
+out_channels, its depth kernel_h * kernel_w * in_channels, walked tap by tap. With stride 1 a tile is a box of
+images, rows and columns: each tap is the same box, shifted, which the copy engine fetches and fills with
+zeros beyond the edges. Other strides gather, and a 1 x 1 kernel is a plain product.
+Papers: cuDNN, arXiv 1410.0759, section 3 (implicit im2col). A vision tower's patch embedding is the case
+where the stride equals the kernel, so that no pixel repeats (arXiv 2010.11929).
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -18,7 +20,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
-from .gemm import DTYPE_NAMES, is_tma_aligned, tile_origin
+from .gemm import DTYPE_NAMES, is_tma_aligned, matmul, tile_origin
 from .tuning import Config, num_sms, tuned_config
 
 
@@ -31,7 +33,7 @@ def _box_kernel(
     BOX_N: tl.constexpr, BOX_H: tl.constexpr, BOX_W: tl.constexpr,
     # meta-parameters
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-    NUM_PROGRAMS: tl.constexpr, FLATTEN: tl.constexpr,
+    NUM_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """x (batch, h, w, in_channels), w (out_channels, taps * in_channels), out (batch, out_h, out_w, out_channels)."""
     boxes_h = tl.cdiv(out_h, BOX_H)
@@ -39,7 +41,7 @@ def _box_kernel(
     num_m_tiles = tl.cdiv(batch, BOX_N) * boxes_h * boxes_w
     num_n_tiles = tl.cdiv(out_channels, BLOCK_N)
     channel_steps = tl.cdiv(in_channels, BLOCK_K)
-    for tile in tl.range(tl.program_id(0), num_m_tiles * num_n_tiles, NUM_PROGRAMS, flatten=FLATTEN):
+    for tile in tl.range(tl.program_id(0), num_m_tiles * num_n_tiles, NUM_PROGRAMS, flatten=True):
         box, pid_n = tile_origin(tile, num_m_tiles, num_n_tiles, GROUP_M)
         image = box // (boxes_h * boxes_w) * BOX_N
         first_y = box // boxes_w % boxes_h * BOX_H
@@ -72,7 +74,8 @@ def _gather_kernel(
 ):  # fmt: skip
     """Grid (tiles,): BLOCK_M output pixels by BLOCK_N output channels.
 
-    FOLD_W neighbouring taps of a kernel row, which lie in one piece in x where no edge cuts it, are walked as one.
+    FOLD_W neighbouring taps of a kernel row, which lie in one piece in x where no edge cuts it, are walked as
+    one.
     """
     num_m_tiles = tl.cdiv(num_pixels, BLOCK_M)
     num_n_tiles = tl.cdiv(out_channels, BLOCK_N)
@@ -120,29 +123,20 @@ def _gather_kernel(
 def candidates(*, is_boxed: bool) -> list[Config]:
     """Returns the configurations that tuning tries, for tiles that are boxes (stride 1) or gathered."""
     tiles = ((128, 128, 4), (128, 128, 8), (128, 64, 4), (64, 128, 4), (128, 256, 8), (256, 128, 8))
-    sizes = [
-        ({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages)
-        for bm, bn, warps in tiles
-        for block_k in (32, 64)
-        for stages in (3, 4, 5)
-    ]
-    if not is_boxed:
-        return [Config(*size) for size in sizes]
     return [
-        Config({**meta, "FLATTEN": flatten}, warps, stages, ctas)
-        for meta, warps, stages in sizes
-        for flatten in (False, True)
-        for ctas in (1, 2)
-        if meta["BLOCK_K"] == 64
+        Config({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages, ctas)
+        for bm, bn, warps in tiles
+        for block_k in ((64,) if is_boxed else (32, 64))
+        for stages in (3, 4, 5)
+        for ctas in ((1, 2) if is_boxed else (1,))
     ]
 
 
-def default_config(*, is_boxed: bool) -> Config:
-    """Returns the configuration for a GPU that nobody tuned."""
-    meta = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8}
-    return Config({**meta, "FLATTEN": True} if is_boxed else meta, 8, 3)
+# The configuration for a GPU that nobody tuned.
+DEFAULT = Config({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8}, 8, 3)
 
 
+@lru_cache(maxsize=256)
 def choose_box(batch: int, out_h: int, out_w: int, block_m: int) -> tuple[int, int, int]:
     """Returns the box (images, rows, columns) of block_m pixels that covers the output with the least padding.
 
@@ -167,7 +161,9 @@ def conv2d(
     Raises: ValueError if shapes or dtypes do not fit, or x holds 2^31 elements or more.
     """
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[3] or x.dtype != weight.dtype:
-        raise ValueError(f"expected channels last, got x {x.dtype} {x.shape} and weight {weight.dtype} {weight.shape}")
+        raise ValueError(
+            f"expected channels last, got x {x.dtype} {x.shape} and weight {weight.dtype} {weight.shape}"
+        )
     if not (x.is_contiguous() and weight.is_contiguous()) or x.numel() >= 2**31:
         raise ValueError("x and weight must be contiguous, x of fewer than 2^31 elements")
     batch, height, width, in_channels = x.shape
@@ -177,21 +173,25 @@ def conv2d(
     if out_h < 1 or out_w < 1 or stride < 1 or padding < 0:
         raise ValueError(f"a {kernel_h}x{kernel_w} kernel does not fit {height}x{width} padded by {padding}")
     out = torch.empty((batch, out_h, out_w, out_channels), dtype=x.dtype, device=x.device)
+    is_plain = kernel_h == kernel_w == stride == 1 and padding == 0
     is_boxed = stride == 1 and all(is_tma_aligned(rows.view(-1, rows.shape[-1])) for rows in (x, weight, out))
     shape = (batch * out_h * out_w, out_channels, in_channels, kernel_h * kernel_w)
     variant = f"{DTYPE_NAMES[x.dtype]}.{'boxes' if is_boxed else 'gather'}"
-    chosen = config or tuned_config("conv2d", variant, shape, x.device) or default_config(is_boxed=is_boxed)
+    chosen = config or tuned_config("conv2d", variant, shape, x.device) or DEFAULT
+    if is_boxed and is_plain:
+        return matmul(x.view(-1, in_channels), weight.view(-1, in_channels), bias=bias).view(out.shape)
     if not is_boxed:
         return _launch_gather(x, weight, bias, out, stride, padding, chosen)
-    if kernel_h == kernel_w == 1 and padding == 0:
-        # Pixels of a 1 x 1 kernel are rows of a plain product: one line of them fits any box.
-        _launch_boxes(x.view(1, 1, -1, in_channels), weight, bias, out.view(1, 1, -1, out_channels), 0, chosen)
-        return out
     return _launch_boxes(x, weight, bias, out, padding, chosen)
 
 
 def _launch_boxes(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, padding: int, config: Config
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    out: torch.Tensor,
+    padding: int,
+    config: Config,
 ) -> torch.Tensor:
     batch, out_h, out_w, out_channels = out.shape
     _, kernel_h, kernel_w, in_channels = weight.shape
@@ -233,11 +233,18 @@ def _launch_gather(
 
 
 def conv2d_oracle(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, stride: int = 1, padding: int = 0
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
 ) -> torch.Tensor:
     """Returns what `conv2d` should, in float64."""
     channels_first = (tensor.double().permute(0, 3, 1, 2) for tensor in (x, weight))
-    out = torch.nn.functional.conv2d(*channels_first, bias if bias is None else bias.double(), stride, padding)
+    out = torch.nn.functional.conv2d(
+        *channels_first, bias if bias is None else bias.double(), stride, padding
+    )
     return out.permute(0, 2, 3, 1)
 
 
@@ -246,7 +253,10 @@ def launch_work(
 ) -> ops.Op:
     """Returns the FLOPs of `conv2d` and the bytes of its implicit product.
 
-    SIMPLIFIED: reads every patch from HBM; effect: a 3x3 kernel with stride 1 counts x nine times, most hit L2.
+    SIMPLIFIED: reads every patch from HBM; effect: a 3x3 kernel with stride 1 counts x nine times, most hit
+    L2.
     """
     tile = ops.Tile(int(config.meta["BLOCK_M"]), int(config.meta["BLOCK_N"]))
-    return ops.gemm(num_pixels, out_channels, taps * in_channels, DTYPE_NAMES[dtype], tile=tile, kind="conv2d")
+    return ops.gemm(
+        num_pixels, out_channels, taps * in_channels, DTYPE_NAMES[dtype], tile=tile, kind="conv2d"
+    )

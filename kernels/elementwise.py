@@ -1,9 +1,10 @@
 """What stands between a block's products: SiLU(gate) * up, and rotary positions, each in one pass.
 
-Shapes: gate_up (num_tokens, 2 * intermediate) -> (num_tokens, intermediate); for RoPE q (num_tokens, num_q_heads,
-head_dim) and k (num_tokens, num_kv_heads, head_dim), changed in place, positions int64 (num_tokens,), and a table of
-cosines then sines, fp32 (max_position, head_dim).
-Papers: GLU variants, arXiv 2002.05202; RoFormer, arXiv 2104.09864, in the half-split layout of GPT-NeoX and Llama.
+Shapes: gate_up (num_tokens, 2 * intermediate) -> (num_tokens, intermediate); for RoPE q (num_tokens,
+num_q_heads, head_dim) and k (num_tokens, num_kv_heads, head_dim), changed in place, positions int64
+(num_tokens,), and a table of cosines then sines, fp32 (max_position, head_dim).
+Papers: GLU variants, arXiv 2002.05202; RoFormer, arXiv 2104.09864, in the half-split layout of GPT-NeoX and
+Llama.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def _rotate(ptr, rows, pairs, cosines, sines, is_row, HALF: tl.constexpr):
     first = tl.load(first_ptrs, mask=is_row[:, None], other=0.0).to(tl.float32)
     second = tl.load(first_ptrs + HALF, mask=is_row[:, None], other=0.0).to(tl.float32)
     tl.store(first_ptrs, (first * cosines - second * sines).to(ptr.dtype.element_ty), mask=is_row[:, None])
-    tl.store(first_ptrs + HALF, (second * cosines + first * sines).to(ptr.dtype.element_ty), mask=is_row[:, None])
+    tl.store(
+        first_ptrs + HALF, (second * cosines + first * sines).to(ptr.dtype.element_ty), mask=is_row[:, None]
+    )
 
 
 @triton.jit
@@ -93,8 +96,14 @@ def rope_(q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, table: torc
     Raises: ValueError if shapes do not fit, head_dim is no power of two, or q or k is not contiguous.
     """
     num_tokens, num_q_heads, head_dim = q.shape
-    if k.shape[::2] != (num_tokens, head_dim) or positions.shape != (num_tokens,) or table.shape[1] != head_dim:
-        raise ValueError(f"shapes do not fit: q {tuple(q.shape)}, k {tuple(k.shape)}, table {tuple(table.shape)}")
+    if (
+        k.shape[::2] != (num_tokens, head_dim)
+        or positions.shape != (num_tokens,)
+        or table.shape[1] != head_dim
+    ):
+        raise ValueError(
+            f"shapes do not fit: q {tuple(q.shape)}, k {tuple(k.shape)}, table {tuple(table.shape)}"
+        )
     if head_dim & (head_dim - 1) or not (q.is_contiguous() and k.is_contiguous()):
         raise ValueError(f"head_dim must be a power of two and q, k contiguous, got {head_dim}")
     num_kv_heads = k.shape[1]

@@ -3,8 +3,9 @@
 Shapes: a (m, k) row-major, b (n, k) row-major (a `Linear` weight), out (m, n). bf16, fp16; fp32 runs as tf32.
 Epilogues, while the tile is still in registers: + bias (n,); row and column scales (see `gemm_quantized`);
 SiLU(gate) * up, where b holds the gate rows and then the up rows, (2n, k).
-Papers: Triton (MAPL 2019); grouped tile order as in CUTLASS threadblock swizzling; persistent grid of one CTA per SM,
-so that the store of a tile overlaps the loads of the next. Small m and odd sizes go to `gemm_split_k`.
+Papers: Triton (MAPL 2019); grouped tile order as in CUTLASS threadblock swizzling; persistent grid of one CTA
+per SM, so that the store of a tile overlaps the loads of the next. Small m and odd sizes go to
+`gemm_split_k`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ DTYPE_NAMES = {
     torch.float8_e4m3fn: "fp8",
     torch.int8: "int8",
 }
-# The copy engine moves rows whose stride is a multiple of 16 bytes. Source: CUDA driver API, cuTensorMapEncodeTiled.
+# The copy engine moves rows whose stride is a multiple of 16 bytes. Source: CUDA driver API,
+# cuTensorMapEncodeTiled.
 TMA_ALIGNMENT_BYTES = 16
 
 
@@ -38,7 +40,9 @@ def tile_origin(tile, num_m_tiles, num_n_tiles, GROUP_M: tl.constexpr):
 
 
 @triton.jit
-def _scaled(acc, row_scale_ptr, col_scale_ptr, off_m, off_n, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def _scaled(
+    acc, row_scale_ptr, col_scale_ptr, off_m, off_n, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
     rows = off_m + tl.arange(0, BLOCK_M)
     cols = off_n + tl.arange(0, BLOCK_N)
     row_scale = tl.load(row_scale_ptr + rows, mask=rows < m, other=0.0)
@@ -59,8 +63,9 @@ def _gemm_kernel(
 ):  # fmt: skip
     """a (m, k), b (n, k), c (m, n); every program walks the tiles program_id, + NUM_PROGRAMS, ...
 
-    For SILU_MUL b is (2, n, k), and one tile holds BLOCK_N gate columns and the BLOCK_N up columns of the same places:
-    one product of twice the width, since two products into two accumulators would run one after the other.
+    For SILU_MUL b is (2, n, k), and one tile holds BLOCK_N gate columns and the BLOCK_N up columns of the
+    same places: one product of twice the width, since two products into two accumulators would run one after
+    the other.
     """
     num_m_tiles = tl.cdiv(m, BLOCK_M)
     num_n_tiles = tl.cdiv(n, BLOCK_N)
@@ -98,7 +103,7 @@ def _gemm_kernel(
             c_desc.store([off_m, off_n], acc.to(c_desc.dtype))
 
 
-def _config(
+def make_config(
     block_m: int, block_n: int, block_k: int, warps: int, stages: int, *, split_store: bool, flatten: bool = True,
     group_m: int = 8, ctas_per_sm: int = 1,
 ) -> Config:  # fmt: skip
@@ -119,8 +124,16 @@ def candidates(dtype: torch.dtype, *, silu_mul: bool = False) -> list[Config]:
     if silu_mul:
         tiles = [(128, 128, 8, 1), (64, 128, 4, 1)]
     return [
-        _config(
-            bm, bn, block_k, warps, stages, split_store=split, flatten=flatten, group_m=group_m, ctas_per_sm=ctas
+        make_config(
+            bm,
+            bn,
+            block_k,
+            warps,
+            stages,
+            split_store=split,
+            flatten=flatten,
+            group_m=group_m,
+            ctas_per_sm=ctas,
         )
         for bm, bn, warps, ctas in tiles
         for stages in (3, 4)
@@ -134,8 +147,8 @@ def default_config(m: int, dtype: torch.dtype, *, silu_mul: bool = False) -> Con
     """Returns the configuration for a GPU that nobody tuned."""
     block_k = 128 // dtype.itemsize
     if silu_mul or m <= 1024:
-        return _config(128, 128, block_k, 8 if silu_mul else 4, 3, split_store=False)
-    return _config(128, 256, block_k, 8, 3, split_store=True)
+        return make_config(128, 128, block_k, 8 if silu_mul else 4, 3, split_store=False)
+    return make_config(128, 256, block_k, 8, 3, split_store=True)
 
 
 def check_operands(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -147,7 +160,9 @@ def check_operands(a: torch.Tensor, b: torch.Tensor) -> None:
     if a.stride(1) != 1 or b.stride(1) != 1:
         raise ValueError("a and b must be contiguous along k")
     if not all(is_tma_aligned(operand) for operand in (a, b)):
-        raise ValueError(f"rows of a and b must be multiples of {TMA_ALIGNMENT_BYTES} bytes; use gemm_split_k")
+        raise ValueError(
+            f"rows of a and b must be multiples of {TMA_ALIGNMENT_BYTES} bytes; use gemm_split_k"
+        )
 
 
 def is_tma_aligned(operand: torch.Tensor) -> bool:
@@ -197,7 +212,9 @@ def matmul(
         raise ValueError(f"expected bias ({n},), got {tuple(bias.shape)}")
     out = _allocate(m, n, a)
     shape = (m, n, a.shape[1])
-    chosen = config or tuned_config("gemm", DTYPE_NAMES[a.dtype], shape, a.device) or default_config(m, a.dtype)
+    chosen = (
+        config or tuned_config("gemm", DTYPE_NAMES[a.dtype], shape, a.device) or default_config(m, a.dtype)
+    )
     return launch_gemm(a, b, out, chosen, bias=bias)
 
 

@@ -2,8 +2,9 @@
 
 Shapes: a (m, k) and b (n, k) in fp8 e4m3, k a multiple of 128; a_scale fp32 (m, k / 128), b_scale fp32
 (ceil(n / 128), k / 128); out (m, n) in bf16 or fp16.
-Paper: DeepSeek-V3, arXiv 2412.19437, section 3.3.2: the tensor core sums 128 products, then the scaled partial sum is
-added in fp32 on the vector units, so that neither outliers nor the tensor core's short accumulator spread errors.
+Paper: DeepSeek-V3, arXiv 2412.19437, section 3.3.2: the tensor core sums 128 products, then the scaled
+partial sum is added in fp32 on the vector units, so that neither outliers nor the tensor core's short
+accumulator spread errors.
 """
 
 from __future__ import annotations
@@ -54,7 +55,14 @@ def candidates() -> list[Config]:
     """Returns the configurations that tuning tries."""
     return [
         Config({"BLOCK_M": block_m, "BLOCK_N": 128, "GROUP_M": 8, "FLATTEN": flatten}, warps, stages, ctas)
-        for block_m, warps, ctas in ((64, 4, 1), (64, 4, 2), (64, 4, 3), (128, 8, 1), (128, 8, 2), (128, 4, 2))
+        for block_m, warps, ctas in (
+            (64, 4, 1),
+            (64, 4, 2),
+            (64, 4, 3),
+            (128, 8, 1),
+            (128, 8, 2),
+            (128, 4, 2),
+        )
         for stages in (2, 3, 4, 5)
         for flatten in (False, True)
     ]
@@ -78,7 +86,9 @@ def block_scaled_matmul(
     (m, k), n = a.shape, b.shape[0]
     expected = ((m, k // SCALE_BLOCK), (triton.cdiv(n, SCALE_BLOCK), k // SCALE_BLOCK))
     if k % SCALE_BLOCK or (a_scale.shape, b_scale.shape) != expected:
-        raise ValueError(f"expected k of whole 128s and scales {expected}, got {a_scale.shape}, {b_scale.shape}")
+        raise ValueError(
+            f"expected k of whole 128s and scales {expected}, got {a_scale.shape}, {b_scale.shape}"
+        )
     if n * out_dtype.itemsize % TMA_ALIGNMENT_BYTES or b_scale.stride(1) != 1:
         raise ValueError(f"expected n a multiple of 8 and b_scale row-major, got n = {n}")
     out = torch.empty((m, n), dtype=out_dtype, device=a.device)

@@ -1,9 +1,10 @@
 """8-bit matrix products: fp8 e4m3 with one scale per tensor, int8 with a scale per token and per channel.
 
-Shapes: a (m, k) and b (n, k) in fp8 or int8, both k-major; scales fp32: a_scale (m,) or (1,), b_scale (n,) or (1,);
-out (m, n) in bf16 or fp16. The scales are applied to the accumulator, inside the product's own launch.
-Papers: FP8 formats, arXiv 2209.05433; SmoothQuant (W8A8 with per-token and per-channel scales), arXiv 2211.10438.
-fp8 accumulates as the tensor core does (`use_fast_accum` of `torch._scaled_mm`): 14 bits between additions, not fp32.
+Shapes: a (m, k) and b (n, k) in fp8 or int8, both k-major; scales fp32: a_scale (m,) or (1,), b_scale (n,) or
+(1,); out (m, n) in bf16 or fp16. The scales are applied to the accumulator, inside the product's own launch.
+Papers: FP8 formats, arXiv 2209.05433; SmoothQuant (W8A8 with per-token and per-channel scales), arXiv
+2211.10438. fp8 accumulates as the tensor core does (`use_fast_accum` of `torch._scaled_mm`): 14 bits between
+additions, not fp32.
 """
 
 from __future__ import annotations
@@ -45,10 +46,16 @@ def _full(scale: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def scaled_matmul_oracle(
-    a: torch.Tensor, b: torch.Tensor, a_scale: torch.Tensor, b_scale: torch.Tensor, bias: torch.Tensor | None = None
+    a: torch.Tensor,
+    b: torch.Tensor,
+    a_scale: torch.Tensor,
+    b_scale: torch.Tensor,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns what `scaled_matmul` should, in float64."""
-    product = (a.double() * a_scale.double().reshape(-1, 1)) @ (b.double() * b_scale.double().reshape(-1, 1)).T
+    product = (a.double() * a_scale.double().reshape(-1, 1)) @ (
+        b.double() * b_scale.double().reshape(-1, 1)
+    ).T
     return product if bias is None else product + bias.double()
 
 

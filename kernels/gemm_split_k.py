@@ -1,9 +1,10 @@
 """Matrix products with few rows: several CTAs share one output tile along k, so that all SMs stream the weights.
 
-Shapes: a (m, k), b (n, k), out (m, n), any sizes; bf16, fp16; fp32 runs as tf32. Meant for m up to some hundreds, where
-a tile per CTA would leave most SMs idle; also takes sizes and strides that the copy engine cannot address.
-Paper: stream-K, arXiv 2301.03598, section 3.2 (fixed-split); partial sums are added in a second launch, in a fixed
-order, so results repeat exactly.
+Shapes: a (m, k), b (n, k), out (m, n), any sizes; bf16, fp16; fp32 runs as tf32. Meant for m up to some
+hundreds, where a tile per CTA would leave most SMs idle; also takes sizes and strides that the copy engine
+cannot address.
+Paper: stream-K, arXiv 2301.03598, section 3.2 (fixed-split); partial sums are added in a second launch, in a
+fixed order, so results repeat exactly.
 """
 
 from __future__ import annotations
@@ -95,12 +96,16 @@ def matmul_split_k(
     Raises: ValueError if shapes or dtypes do not fit, or a or b is not contiguous along k.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or a.dtype != b.dtype:
-        raise ValueError(f"expected a (m, k), b (n, k) of one dtype, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+        raise ValueError(
+            f"expected a (m, k), b (n, k) of one dtype, got {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        )
     if a.stride(1) != 1 or b.stride(1) != 1 or (bias is not None and bias.shape != b.shape[:1]):
         raise ValueError("a and b must be contiguous along k, and bias of shape (n,)")
     (m, k), n = a.shape, b.shape[0]
     out = torch.empty((m, n), dtype=a.dtype, device=a.device)
-    chosen = config or tuned_config("gemm_split_k", DTYPE_NAMES[a.dtype], (m, n, k), a.device) or default_config(m)
+    chosen = (
+        config or tuned_config("gemm_split_k", DTYPE_NAMES[a.dtype], (m, n, k), a.device) or default_config(m)
+    )
     options = chosen.launch_options()
     k_steps = triton.cdiv(triton.cdiv(k, options["BLOCK_K"]), options.pop("SPLITS"))
     k_per_split = k_steps * options["BLOCK_K"]
@@ -120,7 +125,14 @@ def sum_splits(partial: torch.Tensor, out: torch.Tensor, num_splits: int, bias: 
     """Adds `num_splits` partial products (splits, m, n), and the bias (n,), into out (m, n)."""
     num_elements = out.numel()
     _sum_splits_kernel[(triton.cdiv(num_elements, REDUCE_BLOCK),)](
-        partial, bias, out, num_splits, num_elements, out.shape[1], HAS_BIAS=bias is not None, BLOCK=REDUCE_BLOCK
+        partial,
+        bias,
+        out,
+        num_splits,
+        num_elements,
+        out.shape[1],
+        HAS_BIAS=bias is not None,
+        BLOCK=REDUCE_BLOCK,
     )
 
 

@@ -1,10 +1,11 @@
 """Products of 16-bit activations with int8 or int4 weights, dequantised on their way to the matrix unit.
 
-Shapes: a (m, k) bf16 or fp16; codes int8 (n, k), or uint8 (n, k / 2) holding two 4-bit codes a byte; scales (n, k / 128)
-fp32; zeros (n, k / 128) fp32 for 4 bits; out (m, n). weight = code * scale, or (code - zero) * scale. In a group of 128
-columns, byte j holds column j in its low half and column 64 + j in its high half, so that a byte's two codes go to two
-products and no element moves between threads.
-Papers: AWQ, arXiv 2306.00978, and GPTQ, arXiv 2210.17323 (group size 128). Meant for decoding, where weights bind.
+Shapes: a (m, k) bf16 or fp16; codes int8 (n, k), or uint8 (n, k / 2) holding two 4-bit codes a byte; scales
+(n, k / 128) fp32; zeros (n, k / 128) fp32 for 4 bits; out (m, n). weight = code * scale, or (code - zero) *
+scale. In a group of 128 columns, byte j holds column j in its low half and column 64 + j in its high half, so
+that a byte's two codes go to two products and no element moves between threads.
+Papers: AWQ, arXiv 2306.00978, and GPTQ, arXiv 2210.17323 (group size 128). Meant for decoding, where weights
+bind.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .tuning import Config, tuned_config
 
 GROUP_SIZE = 128
 HALF_GROUP = GROUP_SIZE // 2
-# A number whose last mantissa bit is worth 1, and its bits: a 4-bit code or-ed into it is that number plus the code.
-# Source: arXiv 2211.10017, section 3.3, for fp16; bf16 is the same with 7 mantissa bits.
+# A number whose last mantissa bit is worth 1, and its bits: a 4-bit code or-ed into it is that number plus
+# the code. Source: arXiv 2211.10017, section 3.3, for fp16; bf16 is the same with 7 mantissa bits.
 OFFSETS = {torch.float16: (1024.0, 0x6400), torch.bfloat16: (128.0, 0x4300)}
 
 
@@ -58,8 +59,8 @@ def _weight_only_kernel(
             codes = codes_ptr + channels[:, None] * k + (group * GROUP + halves)[None, :]
             w_low = tl.load(codes).to(a_ptr.dtype.element_ty)
             w_high = tl.load(codes + HALF).to(a_ptr.dtype.element_ty)
-        # Codes are exact in 8 bits of mantissa; zero and scale of the group meet the fp32 sum, not every weight:
-        # sum a (code - zero) = sum a (OFFSET + code) - (OFFSET + zero) sum a.
+        # Codes are exact in 8 bits of mantissa; zero and scale of the group meet the fp32 sum, not every
+        # weight: sum a (code - zero) = sum a (OFFSET + code) - (OFFSET + zero) sum a.
         product = tl.dot(low, w_low.T)
         product = tl.dot(high, w_high.T, product)
         if IS_INT4:
@@ -120,12 +121,20 @@ def _check(
     a: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, *, is_int4: bool
 ) -> None:
     k, n = a.shape[1], codes.shape[0]
-    if codes.dtype not in (torch.uint8, torch.int8) or codes.shape[1] * (2 if is_int4 else 1) != k or k % GROUP_SIZE:
-        raise ValueError(f"expected k = {k} of whole {GROUP_SIZE}s in int8 or packed uint8, got {tuple(codes.shape)}")
+    if (
+        codes.dtype not in (torch.uint8, torch.int8)
+        or codes.shape[1] * (2 if is_int4 else 1) != k
+        or k % GROUP_SIZE
+    ):
+        raise ValueError(
+            f"expected k = {k} of whole {GROUP_SIZE}s in int8 or packed uint8, got {tuple(codes.shape)}"
+        )
     if a.dtype not in OFFSETS:
         raise ValueError(f"expected activations in bf16 or fp16, got {a.dtype}")
     if scales.shape != (n, k // GROUP_SIZE) or (zeros is not None) != is_int4:
-        raise ValueError(f"expected scales ({n}, {k // GROUP_SIZE}), and zeros for 4 bits only, got {scales.shape}")
+        raise ValueError(
+            f"expected scales ({n}, {k // GROUP_SIZE}), and zeros for 4 bits only, got {scales.shape}"
+        )
     if a.stride(1) != 1 or not (codes.is_contiguous() and scales.is_contiguous()):
         raise ValueError("a must be contiguous along k, codes and scales contiguous")
 

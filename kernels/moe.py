@@ -1,10 +1,12 @@
 """Mixture of experts: choose experts, sort rows by expert, one product over all experts, add up the choices.
 
-Shapes: logits (num_tokens, num_experts) -> weights fp32, experts int32 (num_tokens, top_k); x (num_tokens, k);
-expert weights (num_experts, n, k); out of the product (num_tokens * top_k, n), row t * top_k + j for choice j of token
-t; combined (num_tokens, n). The plan lists the rows expert by expert, each expert padded to whole tiles.
-Papers: sparsely-gated MoE, arXiv 1701.06538; MegaBlocks, arXiv 2211.15841 (no token dropped, uneven experts in one
-launch); softmax before top-k as in Mixtral (arXiv 2401.04088), weights renormalised over the choices if asked.
+Shapes: logits (num_tokens, num_experts) -> weights fp32, experts int32 (num_tokens, top_k); x (num_tokens,
+k); expert weights (num_experts, n, k); out of the product (num_tokens * top_k, n), row t * top_k + j for
+choice j of token t; combined (num_tokens, n). The plan lists the rows expert by expert, each expert padded to
+whole tiles.
+Papers: sparsely-gated MoE, arXiv 1701.06538; MegaBlocks, arXiv 2211.15841 (no token dropped, uneven experts
+in one launch); softmax before top-k as in Mixtral (arXiv 2401.04088), weights renormalised over the choices
+if asked.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def _route_kernel(
     token = tl.program_id(0)
     experts = tl.arange(0, BLOCK)
     is_expert = experts < num_experts
-    logits = tl.load(logits_ptr + token * num_experts + experts, mask=is_expert, other=float("-inf")).to(tl.float32)
+    logits = tl.load(logits_ptr + token * num_experts + experts, mask=is_expert, other=float("-inf")).to(
+        tl.float32
+    )
     shifted = tl.exp(logits - tl.max(logits, 0))
     total = tl.sum(shifted, 0)
     if RENORMALIZE:
@@ -120,7 +124,9 @@ def route(
     Raises: ValueError if logits is no contiguous matrix or top_k exceeds its columns.
     """
     if logits.ndim != 2 or not logits.is_contiguous() or not 0 < top_k <= logits.shape[1]:
-        raise ValueError(f"expected contiguous logits with at least {top_k} columns, got {tuple(logits.shape)}")
+        raise ValueError(
+            f"expected contiguous logits with at least {top_k} columns, got {tuple(logits.shape)}"
+        )
     num_tokens, num_experts = logits.shape
     weights = torch.empty((num_tokens, top_k), dtype=torch.float32, device=logits.device)
     experts = torch.empty((num_tokens, top_k), dtype=torch.int32, device=logits.device)
@@ -177,11 +183,14 @@ def grouped_matmul(
 ) -> torch.Tensor:
     """Returns every row times its expert's weight: (num_rows, n), row t * top_k + j for choice j of token t.
 
-    is_expanded: x already has one row per choice (num_tokens * top_k, k), as the second product of an expert has.
+    is_expanded: x already has one row per choice (num_tokens * top_k, k), as the second product of an expert
+    has.
     Raises: ValueError if shapes or dtypes do not fit, or k is no multiple of 16 bytes.
     """
     if x.ndim != 2 or w.ndim != 3 or x.shape[1] != w.shape[2] or x.dtype != w.dtype:
-        raise ValueError(f"expected x (rows, k), w (experts, n, k), got {x.dtype} {x.shape} and {w.dtype} {w.shape}")
+        raise ValueError(
+            f"expected x (rows, k), w (experts, n, k), got {x.dtype} {x.shape} and {w.dtype} {w.shape}"
+        )
     if not (x.is_contiguous() and w.is_contiguous()) or x.shape[1] * x.itemsize % 16:
         raise ValueError(f"x and w must be contiguous with rows of whole 16 bytes, got k = {x.shape[1]}")
     num_experts, n, k = w.shape
@@ -213,7 +222,9 @@ def combine(y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def route_oracle(logits: torch.Tensor, top_k: int, *, is_renormalized: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def route_oracle(
+    logits: torch.Tensor, top_k: int, *, is_renormalized: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns what `route` should, in float64."""
     weights, experts = logits.double().softmax(-1).topk(top_k, dim=-1)
     if is_renormalized:
@@ -228,7 +239,15 @@ def grouped_oracle(x: torch.Tensor, w: torch.Tensor, experts: torch.Tensor) -> t
 
 
 def launch_work(
-    num_tokens: int, n: int, k: int, *, num_experts: int, top_k: int, dtype: torch.dtype, block_m: int, config: Config
+    num_tokens: int,
+    n: int,
+    k: int,
+    *,
+    num_experts: int,
+    top_k: int,
+    dtype: torch.dtype,
+    block_m: int,
+    config: Config,
 ) -> ops.Op:
     """Returns the FLOPs and bytes of `grouped_matmul` with evenly drawn experts."""
     tile = ops.Tile(block_m, int(config.meta["BLOCK_N"]))

@@ -1,8 +1,9 @@
 """RMSNorm and LayerNorm, with the residual addition and the fp8 quantisation of the next product fused in.
 
-Shapes: x, residual, out (num_tokens, hidden_size); weight, bias (hidden_size,); one program holds a whole row.
-Papers: RMSNorm, arXiv 1910.07467; LayerNorm, arXiv 1607.06450. Sums are fp32. With a residual, x + residual is
-normalised and also returned, rounded to the dtype of x, as the next layer's residual.
+Shapes: x, residual, out (num_tokens, hidden_size); weight, bias (hidden_size,); one program holds a whole
+row.
+Papers: RMSNorm, arXiv 1910.07467; LayerNorm, arXiv 1607.06450. Sums are fp32. With a residual, x + residual
+is normalised and also returned, rounded to the dtype of x, as the next layer's residual.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def _norm_kernel(
         mean = tl.sum(x, 0) / hidden_size
         x = tl.where(is_column, x - mean, 0.0)
     variance = tl.sum(x * x, 0) / hidden_size
-    out = x * tl.rsqrt(variance + epsilon) * tl.load(weight_ptr + columns, mask=is_column, other=0.0).to(tl.float32)
+    out = (
+        x
+        * tl.rsqrt(variance + epsilon)
+        * tl.load(weight_ptr + columns, mask=is_column, other=0.0).to(tl.float32)
+    )
     if IS_LAYER_NORM:
         out += tl.load(bias_ptr + columns, mask=is_column, other=0.0).to(tl.float32)
     if IS_QUANTIZED:
@@ -83,7 +88,9 @@ def _launch(
     out: torch.Tensor, scales: torch.Tensor | None, epsilon: float,
 ) -> torch.Tensor:  # fmt: skip
     if x.ndim != 2 or weight.shape != x.shape[1:] or not x.is_contiguous():
-        raise ValueError(f"expected contiguous x (num_tokens, hidden) and weight (hidden,), got {tuple(x.shape)}")
+        raise ValueError(
+            f"expected contiguous x (num_tokens, hidden) and weight (hidden,), got {tuple(x.shape)}"
+        )
     if residual is not None and (residual.shape != x.shape or not residual.is_contiguous()):
         raise ValueError(f"residual must be shaped as x {tuple(x.shape)}, got {tuple(residual.shape)}")
     residual_out = x if residual is None else torch.empty_like(x)

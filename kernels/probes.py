@@ -1,8 +1,10 @@
 """Memory probes: HBM copy, read and write, L2, shared memory, and what a launch costs.
 
-Shapes: flat buffers of bytes, whole multiples of a block. Each probe counts the bytes that it must move, so a result is
-a bandwidth that a kernel can reach, not a datasheet figure. The ladder HBM : L2 : SRAM comes out of `measure_ladder`.
-Papers: STREAM (McCalpin, 1995) for the copy; Jia et al., arXiv 1804.06826, for the method of L2 and shared memory.
+Shapes: flat buffers of bytes, whole multiples of a block. Each probe counts the bytes that it must move, so a
+result is a bandwidth that a kernel can reach, not a datasheet figure. The ladder HBM : L2 : SRAM comes out of
+`measure_ladder`.
+Papers: STREAM (McCalpin, 1995) for the copy; Jia et al., arXiv 1804.06826, for the method of L2 and shared
+memory.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def _read_kernel(source_ptr, sums_ptr, num_blocks, passes, BLOCK: tl.constexpr):
     for turn in range(passes):
         first = (tl.program_id(0) + turn) % programs
         for block in tl.range(first, num_blocks, programs, num_stages=1, loop_unroll_factor=2):
-            total += tl.load(source_ptr + block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK))
+            total += tl.load(source_ptr + block * BLOCK + tl.arange(0, BLOCK))
     tl.store(sums_ptr + tl.program_id(0), tl.sum(total, 0))
 
 
@@ -147,7 +149,9 @@ def read(source: torch.Tensor, *, passes: int = 1, programs_per_sm: int = 4) -> 
 def _check(*buffers: torch.Tensor) -> None:
     for buffer in buffers:
         if buffer.dtype != torch.int32 or buffer.ndim != 1 or buffer.numel() % BLOCK:
-            raise ValueError(f"expected flat int32 of whole {BLOCK}s, got {buffer.dtype} {tuple(buffer.shape)}")
+            raise ValueError(
+                f"expected flat int32 of whole {BLOCK}s, got {buffer.dtype} {tuple(buffer.shape)}"
+            )
     if len({buffer.numel() for buffer in buffers}) > 1:
         raise ValueError("source and target differ in length")
 
@@ -156,8 +160,8 @@ def _check(*buffers: torch.Tensor) -> None:
 class Ladder:
     """Measured bandwidths [B/s] and launch times [s] of one GPU.
 
-    copy counts bytes read and written. kernel_gap_s: from one kernel to the next inside a CUDA graph, an empty
-    kernel's run included; eager_launch_s: of back-to-back launches from Python.
+    copy counts bytes read and written. kernel_gap_s: from one kernel to the next inside a CUDA graph, an
+    empty kernel's run included; eager_launch_s: of back-to-back launches from Python.
     """
 
     hbm_copy_per_s: float

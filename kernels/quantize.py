@@ -1,7 +1,8 @@
 """Dynamic quantisation of activations: one scale per token, or per 128 columns of a token, in one pass.
 
-Shapes: x (num_tokens, hidden) -> codes (num_tokens, hidden) fp8 e4m3 or int8, and scales fp32: (num_tokens,) per
-token, or (num_tokens, hidden / 128) per group, stored with tokens contiguous as the block-scaled product reads them.
+Shapes: x (num_tokens, hidden) -> codes (num_tokens, hidden) fp8 e4m3 or int8, and scales fp32: (num_tokens,)
+per token, or (num_tokens, hidden / 128) per group, stored with tokens contiguous as the block-scaled product
+reads them.
 Papers: SmoothQuant, arXiv 2211.10438 (per token); DeepSeek-V3, arXiv 2412.19437, section 3.3.2 (1 x 128).
 """
 
@@ -103,7 +104,9 @@ def _check(x: torch.Tensor, dtype: torch.dtype) -> float:
     return INT8_MAX if dtype == torch.int8 else FP8_MAX
 
 
-def quantize_oracle(x: torch.Tensor, dtype: torch.dtype, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize_oracle(
+    x: torch.Tensor, dtype: torch.dtype, group_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (dequantised x, scales) in float64 as exact arithmetic would give them, before codes are rounded."""
     groups = x.double().unflatten(1, (-1, group_size))
     scales = groups.abs().amax(-1).clamp(min=1e-12) / (INT8_MAX if dtype == torch.int8 else FP8_MAX)
@@ -115,5 +118,9 @@ def launch_work(num_tokens: int, hidden: int, dtype: torch.dtype, quantized_dtyp
     elements = num_tokens * hidden
     width = quantized_dtype.itemsize / dtype.itemsize
     return ops.elementwise(
-        "quantize", num_read=elements, num_written=elements * width, dtype=DTYPE_NAMES[dtype], flops=3.0 * elements
+        "quantize",
+        num_read=elements,
+        num_written=elements * width,
+        dtype=DTYPE_NAMES[dtype],
+        flops=3.0 * elements,
     )

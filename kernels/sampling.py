@@ -1,10 +1,11 @@
 """Sampling of the next token: temperature, top-k, top-p, and a draw, without sorting the vocabulary.
 
-Shapes: logits (num_rows, vocab_size) of any float type; temperatures, top_ps fp32 and top_ks int32 (num_rows,);
-tokens int32 (num_rows,). Temperature 0 takes the largest logit; top_k 0 and top_p 1 keep every token.
-Papers: nucleus sampling, arXiv 1904.09751; the Gumbel-max trick (Gumbel, 1954): argmax of logit + noise is a draw from
-the softmax. The thresholds are found by bisecting the 32 bits of a float's order, exact to the last bit: tokens whose
-logit ties with the threshold are all kept.
+Shapes: logits (num_rows, vocab_size) of any float type; temperatures, top_ps fp32 and top_ks int32
+(num_rows,); tokens int32 (num_rows,). Temperature 0 takes the largest logit; top_k 0 and top_p 1 keep every
+token.
+Papers: nucleus sampling, arXiv 1904.09751; the Gumbel-max trick (Gumbel, 1954): argmax of logit + noise is a
+draw from the softmax. The thresholds are found by bisecting the 32 bits of a float's order, exact to the last
+bit: tokens whose logit ties with the threshold are all kept.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def _tail(row_ptr, vocab_size, threshold, row_max, scale, COUNTS: tl.constexpr, 
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in tl.range(0, vocab_size, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        logits = tl.load(row_ptr + columns, mask=columns < vocab_size, other=float("-inf")).to(tl.float32) * scale
+        logits = (
+            tl.load(row_ptr + columns, mask=columns < vocab_size, other=float("-inf")).to(tl.float32) * scale
+        )
         kept = logits >= threshold
         if COUNTS:
             total += tl.where(kept, 1.0, 0.0)
@@ -43,7 +46,9 @@ def _tail(row_ptr, vocab_size, threshold, row_max, scale, COUNTS: tl.constexpr, 
 
 
 @triton.jit
-def _largest_threshold(row_ptr, vocab_size, low, high, wanted, row_max, scale, COUNTS: tl.constexpr, BLOCK: tl.constexpr):
+def _largest_threshold(
+    row_ptr, vocab_size, low, high, wanted, row_max, scale, COUNTS: tl.constexpr, BLOCK: tl.constexpr
+):
     """Largest t in [low, high] whose tail is at least `wanted`, given that low's is."""
     low_bits = _ordered(low).to(tl.int64)
     high_bits = _ordered(high).to(tl.int64)
@@ -80,15 +85,21 @@ def _sample_kernel(
     if not is_greedy:
         if (top_k > 0) & (top_k < vocab_size):
             wanted = top_k.to(tl.float32)
-            threshold = _largest_threshold(row_ptr, vocab_size, threshold, row_max, wanted, row_max, scale, True, BLOCK)
+            threshold = _largest_threshold(
+                row_ptr, vocab_size, threshold, row_max, wanted, row_max, scale, True, BLOCK
+            )
         if top_p < 1.0:
             wanted = top_p * _tail(row_ptr, vocab_size, threshold, row_max, scale, False, BLOCK)
-            threshold = _largest_threshold(row_ptr, vocab_size, threshold, row_max, wanted, row_max, scale, False, BLOCK)
+            threshold = _largest_threshold(
+                row_ptr, vocab_size, threshold, row_max, wanted, row_max, scale, False, BLOCK
+            )
     best = float("-inf")
     token = 0
     for start in tl.range(0, vocab_size, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        logits = tl.load(row_ptr + columns, mask=columns < vocab_size, other=float("-inf")).to(tl.float32) * scale
+        logits = (
+            tl.load(row_ptr + columns, mask=columns < vocab_size, other=float("-inf")).to(tl.float32) * scale
+        )
         uniform = tl.rand(seed, row * vocab_size + columns)
         noise = -tl.log(-tl.log(tl.maximum(uniform, 1.0e-10)))
         noisy = tl.where(logits >= threshold, logits + tl.where(is_greedy, 0.0, noise), float("-inf"))
@@ -115,7 +126,16 @@ def sample(
     tokens = torch.empty(num_rows, dtype=torch.int32, device=logits.device)
     block = min(BLOCK, triton.next_power_of_2(vocab_size))
     _sample_kernel[(num_rows,)](
-        logits, tokens, temperatures, top_ks, top_ps, vocab_size, seed, LOWEST=NO_THRESHOLD, BLOCK=block, num_warps=16
+        logits,
+        tokens,
+        temperatures,
+        top_ks,
+        top_ps,
+        vocab_size,
+        seed,
+        LOWEST=NO_THRESHOLD,
+        BLOCK=block,
+        num_warps=16,
     )
     return tokens
 
@@ -141,7 +161,10 @@ def kept_tokens_oracle(
 def launch_work(num_rows: int, vocab_size: int, dtype: torch.dtype) -> ops.Op:
     """Returns the bytes of `sample` without top-k and top-p: the row is read for its maximum and for the draw.
 
-    SIMPLIFIED: up to 64 further passes of bisection hit L2 while num_rows * vocab_size fits it, and are not counted.
+    SIMPLIFIED: up to 64 further passes of bisection hit L2 while num_rows * vocab_size fits it, and are not
+    counted.
     """
     logits = num_rows * vocab_size
-    return ops.elementwise("sampling", num_read=2 * logits, num_written=0, dtype=DTYPE_NAMES[dtype], flops=10.0 * logits)
+    return ops.elementwise(
+        "sampling", num_read=2 * logits, num_written=0, dtype=DTYPE_NAMES[dtype], flops=10.0 * logits
+    )

@@ -35,11 +35,17 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
     Raises: ValueError if x is no contiguous matrix or has more than 65,536 columns.
     """
     if x.ndim != 2 or not x.is_contiguous() or x.shape[1] > MAX_COLUMNS:
-        raise ValueError(f"expected a contiguous matrix of at most {MAX_COLUMNS} columns, got {tuple(x.shape)}")
+        raise ValueError(
+            f"expected a contiguous matrix of at most {MAX_COLUMNS} columns, got {tuple(x.shape)}"
+        )
     out = torch.empty_like(x)
     num_rows, num_columns = x.shape
     _softmax_kernel[(num_rows,)](
-        x, out, num_columns, BLOCK=triton.next_power_of_2(num_columns), num_warps=row_warps(num_columns * x.itemsize)
+        x,
+        out,
+        num_columns,
+        BLOCK=triton.next_power_of_2(num_columns),
+        num_warps=row_warps(num_columns * x.itemsize),
     )
     return out
 

@@ -1,7 +1,8 @@
 """Transpose of a matrix through shared memory, so that both the reads and the writes are whole cache lines.
 
 Shapes: x (m, n) -> out (n, m).
-Paper: Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA (NVIDIA, 2009): tiles, no uncoalesced side.
+Paper: Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA (NVIDIA, 2009): tiles, no uncoalesced
+side.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def _transpose_kernel(
     rows = (tile % num_m_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = (tile // num_m_tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
     x = tl.load(
-        x_ptr + rows[:, None].to(tl.int64) * n + columns[None, :], mask=(rows < m)[:, None] & (columns < n)[None, :]
+        x_ptr + rows[:, None].to(tl.int64) * n + columns[None, :],
+        mask=(rows < m)[:, None] & (columns < n)[None, :],
     )
     targets = out_ptr + columns[:, None].to(tl.int64) * m + rows[None, :]
     tl.store(targets, x.T, mask=(columns < n)[:, None] & (rows < m)[None, :])

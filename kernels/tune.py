@@ -1,7 +1,7 @@
 """Measures every candidate of every kernel on this GPU and keeps the winners: `python -m simllm.kernels.tune`.
 
-Compilation dominates, so worker processes compile first, in parallel, into Triton's cache on disk. Each candidate's
-output is compared with the reference; one that is wrong, or does not fit the GPU, cannot win.
+Compilation dominates, so worker processes compile first, in parallel, into Triton's cache on disk. Each
+candidate's output is compared with the reference; one that is wrong, or does not fit the GPU, cannot win.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .timing import flushed_median_s
 from .tuning import Config, TuningTable, Winner, gpu_name, load_table, save_table
 from .tuning_cases import Case, Launch, cases
 
-# ||out - reference|| / ||reference|| that a correct candidate stays under: bf16 operands give 2e-3 to 1e-2, the
-# reference's own rounding (bf16 products of fp8 blocks) about as much; a wrong index gives more than 0.1.
+# ||out - reference|| / ||reference|| that a correct candidate stays under: bf16 operands give 2e-3 to 1e-2,
+# the reference's own rounding (bf16 products of fp8 blocks) about as much; a wrong index gives more than 0.1.
 MAX_RELATIVE_ERROR = 3e-2
 SCREENING_S, FINAL_S = 0.004, 0.15
 FINALISTS = 4

@@ -1,7 +1,8 @@
 """Which configuration a kernel launches with: the winner measured on this GPU, else the family's default.
 
-Winners live in `tuned/<gpu>.json`, written by `python -m simllm.kernels.tune`; a start reads that file instead of
-compiling and timing dozens of candidates. A shape that was not tuned takes the winner of the nearest one that was.
+Winners live in `tuned/<gpu>.json`, written by `python -m simllm.kernels.tune`; a start reads that file
+instead of compiling and timing dozens of candidates. A shape that was not tuned takes the winner of the
+nearest one that was.
 """
 
 from __future__ import annotations

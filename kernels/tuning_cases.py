@@ -42,7 +42,7 @@ class Case:
 
 
 SQUARES = ((4096, 4096, 4096), (8192, 8192, 8192))
-GEMM_SHAPES = (*SQUARES, (512, 4096, 4096), (2048, 6144, 4096), (2048, 4096, 14336))
+GEMM_SHAPES = (*SQUARES, (512, 4096, 4096), (2048, 6144, 4096), (2048, 4096, 14336), (100352, 512, 256))
 
 
 def cases() -> Iterator[Case]:
@@ -95,7 +95,9 @@ def quantized_cases() -> Iterator[Case]:
                 a, b = random(m, k, dtype=dtype), random(n, k, dtype=dtype)
                 a_scale, b_scale = (torch.rand(size, device="cuda") + 0.5 for size in (m, n))
                 expected = (a.to(torch.bfloat16) @ b.to(torch.bfloat16).T) * a_scale[:, None] * b_scale
-                return lambda config: gemm_quantized.scaled_matmul(a, b, a_scale, b_scale, config=config), expected
+                return lambda config: gemm_quantized.scaled_matmul(
+                    a, b, a_scale, b_scale, config=config
+                ), expected
 
             yield Case("gemm_quantized", gemm.DTYPE_NAMES[dtype], (m, n, k), gemm.candidates(dtype), prepare)
     for m, n, k in SQUARES:
@@ -140,10 +142,18 @@ def prefill_cases() -> Iterator[Case]:
                 v, table = paged(v, block_size)
                 table = table[None]
             chunks = attention_prefill.Chunks.of([tokens], [tokens], "cuda", table)
-            return lambda config: attention_prefill.prefill_attention(q, k, v, chunks, config=config), expected
+            return lambda config: attention_prefill.prefill_attention(
+                q, k, v, chunks, config=config
+            ), expected
 
         candidates = attention_prefill.candidates(block_size)
-        yield Case("attention_prefill", f"bf16.block{block_size}", (tokens, heads, kv_heads, dim), candidates, prepare)
+        yield Case(
+            "attention_prefill",
+            f"bf16.block{block_size}",
+            (tokens, heads, kv_heads, dim),
+            candidates,
+            prepare,
+        )
 
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -171,7 +181,15 @@ def decode_cases() -> Iterator[Case]:
 
             def launch(config: Config | None) -> torch.Tensor:
                 return attention_decode.decode_attention(
-                    q, k, v, table, lens, max_context_len=context, k_scale=scales, v_scale=scales, config=config
+                    q,
+                    k,
+                    v,
+                    table,
+                    lens,
+                    max_context_len=context,
+                    k_scale=scales,
+                    v_scale=scales,
+                    config=config,
                 )
 
             return launch, decode_reference(q, k, v, table, factor)
@@ -197,7 +215,13 @@ def decode_reference(
 
 def small_m_cases() -> Iterator[Case]:
     """Yields products of few rows with bf16, int8 and int4 weights."""
-    for m, n, k in ((1, 4096, 4096), (16, 4096, 4096), (64, 4096, 4096), (16, 28672, 4096), (16, 4096, 14336)):
+    for m, n, k in (
+        (1, 4096, 4096),
+        (16, 4096, 4096),
+        (64, 4096, 4096),
+        (16, 28672, 4096),
+        (16, 4096, 14336),
+    ):
 
         def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
             a, b = random(m, k), random(n, k)
@@ -211,7 +235,9 @@ def small_m_cases() -> Iterator[Case]:
                 variant: str = variant, m: int = m, n: int = n, k: int = k
             ) -> tuple[Launch, torch.Tensor]:
                 a, weight = random(m, k), random(n, k)
-                encode = gemm_weight_only.quantize_int8 if variant == "int8" else gemm_weight_only.quantize_int4
+                encode = (
+                    gemm_weight_only.quantize_int8 if variant == "int8" else gemm_weight_only.quantize_int4
+                )
                 parts = encode(weight)
                 expected = a @ gemm_weight_only.dequantize(*parts).to(a.dtype).T
                 return lambda config: gemm_weight_only.weight_only_matmul(a, *parts, config=config), expected
@@ -238,7 +264,14 @@ def mla_cases() -> Iterator[Case]:
 
             def launch(config: Config | None) -> torch.Tensor:
                 return attention_mla_decode.mla_decode_attention(
-                    q, cache, table, lens, latent_dim=latent, max_context_len=context, scale=scale, config=config
+                    q,
+                    cache,
+                    table,
+                    lens,
+                    latent_dim=latent,
+                    max_context_len=context,
+                    scale=scale,
+                    config=config,
                 )
 
             return launch, torch.stack(outs)
@@ -277,7 +310,7 @@ CONVOLUTIONS = (
     (32, 56, 56, 128, 128, 3, 1, 1),
     (32, 28, 28, 256, 256, 3, 1, 1),
     (32, 14, 14, 512, 512, 3, 1, 1),
-    (32, 56, 56, 256, 512, 1, 1, 0),
+    (32, 56, 56, 64, 256, 3, 1, 1),
     (8, 448, 448, 3, 1024, 14, 14, 0),
 )
 
@@ -291,14 +324,19 @@ def conv_cases() -> Iterator[Case]:
             sizes: tuple[int, ...] = sizes, stride: int = stride, padding: int = padding
         ) -> tuple[Launch, torch.Tensor]:
             batch, height, width, in_channels, out_channels, kernel = sizes
-            x, weight = random(batch, height, width, in_channels), random(out_channels, kernel, kernel, in_channels)
+            x, weight = (
+                random(batch, height, width, in_channels),
+                random(out_channels, kernel, kernel, in_channels),
+            )
             channels_first = (tensor.permute(0, 3, 1, 2) for tensor in (x, weight))
             expected = torch.nn.functional.conv2d(*channels_first, None, stride, padding).permute(0, 2, 3, 1)
             return (
                 lambda config: conv2d.conv2d(x, weight, stride=stride, padding=padding, config=config)
             ), expected
 
-        out_size = ((height + 2 * padding - kernel) // stride + 1) * ((width + 2 * padding - kernel) // stride + 1)
+        out_size = ((height + 2 * padding - kernel) // stride + 1) * (
+            (width + 2 * padding - kernel) // stride + 1
+        )
         shape = (batch * out_size, out_channels, in_channels, kernel**2)
         is_boxed = stride == 1
         variant = "bf16.boxes" if is_boxed else "bf16.gather"

@@ -92,7 +92,7 @@ def play(prepared: Prepared, on_progress: OnProgress | None = None) -> Recorder:
         cluster.add(_engine(clock, replica, deployment, scenario, recorder, cluster.request_ended))
     source.start(cluster.submit)
     with _no_garbage_collection():
-        clock.run()
+        clock.run_to_end()
     recorder.ended_at = clock.now
     recorder.replicas = [_totals(engine, pool) for engine, pool in zip(cluster.engines, pools, strict=True)]
     return recorder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from ...hwmodels.step import Chunk, DecodeGroup
 from .live_request import LiveRequest
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One step's work.
 
     chunks: prefill chunks of more than one token. decodes: every one-token schedule, a one-token rest of a
@@ -30,8 +30,8 @@ class Batch:
     num_waiting: int
     num_preempted: int
     kv_blocks_used: int
-    completing: list[LiveRequest] = field(default_factory=list)
-    finishing: list[LiveRequest] = field(default_factory=list)
-    paused: list[LiveRequest] = field(default_factory=list)
-    rejoined: list[LiveRequest] = field(default_factory=list)
-    admitted: list[LiveRequest] = field(default_factory=list)
+    completing: Sequence[LiveRequest] = ()
+    finishing: Sequence[LiveRequest] = ()
+    paused: Sequence[LiveRequest] = ()
+    rejoined: Sequence[LiveRequest] = ()
+    admitted: Sequence[LiveRequest] = ()

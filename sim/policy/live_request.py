@@ -18,51 +18,30 @@ class LiveRequest:
     (a decoding one is described by `DecodeSet`). num_computed: tokens whose KV is in the cache, likewise.
     """
 
-    __slots__ = (
-        "admission",
-        "cached_node",
-        "context_base",
-        "final_step",
-        "index",
-        "is_decoding",
-        "last_token_at",
-        "num_cached_blocks",
-        "num_cached_tokens",
-        "num_computed",
-        "num_duplicate_blocks",
-        "num_lost_tokens",
-        "num_output_tokens",
-        "num_preemptions",
-        "num_recomputed_tokens",
-        "num_sampled",
-        "prompt_tokens",
-        "request",
-        "runs",
-    )
+    # What starts out the same for all is kept by the class until it changes: most requests are never
+    # preempted and hit no cache, and a live request is made for each one that arrives.
+    num_computed = 0
+    num_sampled = 0
+    # Cached tokens hit at the first admission; tokens lost to preemption and computed once more.
+    num_cached_tokens = 0
+    num_preemptions = 0
+    num_lost_tokens = 0
+    num_recomputed_tokens = 0
+    last_token_at = 0.0
+    # Decoding: at step s the context is `context_base + s`; the last token comes in `final_step`.
+    is_decoding = False
+    context_base = 0
+    final_step = 0
+    # Prefix cache: deepest node held, blocks covered by held nodes.
+    cached_node: PrefixNode | None = None
+    num_cached_blocks = 0
+    runs: tuple[tuple[object, int], ...] | None = None
 
     def __init__(self, request: Request, num_output_tokens: int) -> None:
         self.request = request
         self.index = request.index
         self.prompt_tokens = request.prompt_tokens
         self.num_output_tokens = num_output_tokens
-        self.num_computed = 0
-        self.num_sampled = 0
-        # Cached tokens hit at the first admission; tokens lost to preemption and computed once more.
-        self.num_cached_tokens = 0
-        self.num_preemptions = 0
-        self.num_lost_tokens = 0
-        self.num_recomputed_tokens = 0
-        self.last_token_at = 0.0
-        # Decoding: at step s the context is `context_base + s`; the last token comes in `final_step`.
-        self.is_decoding = False
-        self.context_base = 0
-        self.final_step = 0
-        self.admission = 0
-        # Prefix cache: deepest node held, blocks covered by held nodes, own copies of cached blocks.
-        self.cached_node: PrefixNode | None = None
-        self.num_cached_blocks = 0
-        self.num_duplicate_blocks = 0
-        self.runs: tuple[tuple[object, int], ...] | None = None
 
     @property
     def num_tokens(self) -> int:

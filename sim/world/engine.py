@@ -22,7 +22,7 @@ from ..policy.batch import Batch
 from ..policy.live_request import LiveRequest
 from ..policy.scheduler.base import Scheduler
 from ..request import Request
-from .clock import STEP_END, Clock
+from .clock import STEP_END, Alarm, Clock
 from .journal import Journal
 from .leap import Leap
 from .recorder import Recorder
@@ -92,19 +92,20 @@ class Engine:
             return
         leap = self._leap
         if leap is not None:
-            if leap.cut(self._first_decision_from_now(leap)):
-                self._arm()
+            if leap.cut(*self._first_decision_from_now(leap)):
+                self._alarm = Alarm(self._clock, leap.wake_at, self._ring, STEP_END)
         elif self._alarm is None:
             # An idle engine starts once everything that happens at this instant has happened.
-            self._alarm = self._clock.set_alarm(self._clock.now, self._ring, STEP_END)
+            self._alarm = Alarm(self._clock, self._clock.now, self._ring, STEP_END)
 
-    def _first_decision_from_now(self, leap: Leap) -> int:
-        """Returns the first step that ends now or later and at whose end another step is decided."""
+    def _first_decision_from_now(self, leap: Leap) -> tuple[int, float]:
+        """Returns the first step that ends now or later and after which another is decided, and its end."""
         now = self._clock.now
         for flight in self._flights:
             if flight.end_at >= now:
-                return flight.step
-        return leap.after_step + max(leap.steps_ended_by(now), 1)
+                return flight.step, flight.end_at
+        num_steps = max(leap.steps_ended_by(now), 1)
+        return leap.after_step + num_steps, leap.end_of(num_steps)
 
     def _ring(self, alarm: Event) -> None:
         """A step has ended, or an idle engine begins: process its output and decide what comes next."""
@@ -118,12 +119,20 @@ class Engine:
             self._complete(flights.popleft())
         if self._leap is None:
             self._decide()
-        self._arm()
+        # The only line where time passes.
+        if self._leap is not None:
+            self._alarm = Alarm(self._clock, self._leap.wake_at, self._ring, STEP_END)
+        elif flights:
+            self._alarm = Alarm(self._clock, flights[0].end_at, self._ring, STEP_END)
 
     def _decide(self) -> None:
         """Fills the pipeline: with a leap if decodes are all that comes next, else step by step."""
-        while not self._take_off() and len(self._flights) < self._depth:
-            batch = self.scheduler.schedule()
+        flights, depth, scheduler = self._flights, self._depth, self.scheduler
+        while not (self._leaps and self._take_off()) and len(flights) < depth:
+            batch = scheduler.schedule()
+            if batch is None and not flights and scheduler.num_waiting:
+                # It preempted all there was, and nothing in flight will wake the engine: decide again.
+                batch = scheduler.schedule()
             if batch is None:
                 break
             self._launch(batch)
@@ -149,16 +158,15 @@ class Engine:
         """Begins a leap if the next steps are decodes only; returns whether it does."""
         flights, depth = self._flights, self._depth
         num_in_flight = len(flights)
-        if not self._leaps or num_in_flight < depth - 1:
-            return False
-        if num_in_flight == depth and flights[0].finishing:
-            return False  # its output comes before the leap's first decision
+        if num_in_flight < depth - 1 or (num_in_flight == depth and flights[0].finishing):
+            return False  # an output comes before the leap's first decision
         leap = self._next_leap(flights[-1].end_at if flights else self._clock.now)
         if leap is None:
             return False
         for flight in flights:
-            if flight.finishing and flight.step < leap.wake_step:
-                leap.wake_step = flight.step
+            if flight.finishing:
+                leap.cut(flight.step, flight.end_at)
+                break
         self._leap = leap
         return True
 
@@ -168,13 +176,12 @@ class Engine:
         outlook = scheduler.outlook()
         if outlook is None:
             return None
-        num_steps, decodes, ends_with_last_token = outlook
+        num_steps, decodes, ends_with_last_token, num_running, num_waiting = outlook
         line = self._step_model.decode_line(decodes, num_steps)
         after_step, straight_steps = scheduler.step, line.num_steps
         wake_step = after_step + straight_steps
         if not ends_with_last_token or straight_steps < num_steps:
             wake_step += 1 - self._depth
-        num_running, num_waiting = scheduler.num_running, scheduler.num_waiting
         return Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
 
     def _land(self, leap: Leap) -> None:
@@ -205,11 +212,8 @@ class Engine:
 
         Whoever finishes now then changes none of its steps, only what the first one found taken.
         """
-        scheduler = self.scheduler
-        if scheduler.num_waiting:
-            return False
         leap = self._next_leap(self._flights[-1].end_at)
-        if leap is None or leap.wake_step == leap.after_step:
+        if leap is None or leap.num_waiting or leap.wake_step == leap.after_step:
             return False
         self._leap = leap
         return True
@@ -231,19 +235,6 @@ class Engine:
             batch = scheduler.schedule()
             if batch is not None:
                 self._launch(batch)
-
-    def _arm(self) -> None:
-        """Sets the alarm for the end of the step whose output or decision comes next."""
-        leap, flights = self._leap, self._flights
-        if leap is not None and leap.wake_step > leap.after_step:
-            at = leap.wake_at = leap.end_of(leap.wake_step - leap.after_step)
-        elif leap is not None:
-            at = next(flight.end_at for flight in flights if flight.step == leap.wake_step)
-        elif flights:
-            at = flights[0].end_at
-        else:
-            return
-        self._alarm = self._clock.set_alarm(at, self._ring, STEP_END)
 
     def _complete(self, flight: Flight) -> None:
         """Processes the output of a step that ended: first tokens, finished requests."""

@@ -18,7 +18,7 @@ class Leap:
     The engine wakes when step `wake_step` ends; by then all steps before ``wake_step + depth`` have been
     decided. num_running, num_waiting: as they are while the leap goes on. kept_slots, kept_blocks: what
     the first step found taken beyond that, if it was decided before an output set it free. wake_at: end of
-    the wake step, once the engine has set its alarm [s].
+    the wake step [s].
     """
 
     __slots__ = (
@@ -49,9 +49,9 @@ class Leap:
         self.decodes = decodes
         self.line = line
         self.wake_step = wake_step
+        self.wake_at = self.end_of(wake_step - after_step) if wake_step > after_step else started_at
         self.num_running = num_running
         self.num_waiting = num_waiting
-        self.wake_at = 0.0
         self.kept_slots = 0
         self.kept_blocks = 0
 
@@ -65,11 +65,11 @@ class Leap:
         line = self.line
         return self.started_at + num_steps * line.base_s + line.slope_s * (num_steps * (num_steps - 1) // 2)
 
-    def cut(self, wake_step: int) -> bool:
+    def cut(self, wake_step: int, wake_at: float) -> bool:
         """Ends the leap at a decision that is not its own; returns whether that is earlier than planned."""
         if wake_step >= self.wake_step:
             return False
-        self.wake_step = wake_step
+        self.wake_step, self.wake_at = wake_step, wake_at
         return True
 
     def steps_ended_by(self, now: float) -> int:

@@ -9,7 +9,7 @@ from simpy.events import Event
 from ...errors import InvariantError
 from ..request import Request
 from ..workload.demand import Demand
-from .clock import ARRIVAL, Clock
+from .clock import ARRIVAL, Alarm, Clock
 from .recorder import Recorder
 
 Submit = Callable[[Request], None]
@@ -45,7 +45,7 @@ class Source:
 
     def _wait_for_next(self) -> None:
         if self._next is not None:
-            self._clock.set_alarm(self._next.arrived_at + self._frontend_in_s, self._arrive, ARRIVAL)
+            Alarm(self._clock, self._next.arrived_at + self._frontend_in_s, self._arrive, ARRIVAL)
 
     def _arrive(self, _: Event) -> None:
         request = self._next
@@ -61,7 +61,7 @@ class Source:
             return
         sent_at = max(free_at, request.arrived_at)
         self._recorder.arrived_at[request.index] = sent_at
-        self._clock.set_alarm(sent_at + self._frontend_in_s, lambda _: self._submit(request), ARRIVAL)
+        Alarm(self._clock, sent_at + self._frontend_in_s, lambda _: self._submit(request), ARRIVAL)
 
 
 def _nowhere(request: Request) -> None:

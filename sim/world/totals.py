@@ -15,7 +15,7 @@ from ..policy.batch import Batch
 from .gaps import GapSketch
 from .leap import Leap
 
-_FLUSH_LINES = 4096
+_FLUSH_VALUES = 1 << 17
 _NUM_COUNTS = 6
 
 
@@ -33,7 +33,7 @@ class RunningTotals:
         self._terms = terms
         self._gaps = gaps
         self._lines = array("d")
-        self._num_lines = 0
+        self._width = _NUM_COUNTS + 3 + 2 * len(terms)
         self._prefill_pairs = 0
         self._prefill_contexts = 0
         self._sums = np.zeros(len(terms) + 1)
@@ -52,13 +52,20 @@ class RunningTotals:
             self._prefill_contexts += count * (query_len + context_len)
         if batch.num_running > self.max_running:
             self.max_running = batch.num_running
+        base_s, slope_s, _, base_terms, slope_terms, _, is_extrapolated = line
         counts = (1, batch.num_tokens, batch.num_sampled, batch.num_continuing, batch.decodes.sum_context, 0)
-        self._add_line(counts, line)
+        self._lines.extend((*counts, is_extrapolated, base_s, *base_terms, slope_s, *slope_terms))
+        if len(self._lines) > _FLUSH_VALUES:
+            self.flush()
 
     def add_leap(self, leap: Leap, num_steps: int) -> None:
         """Adds the first `num_steps` steps of a leap."""
         _, count, sum_context, _ = leap.decodes
-        self._add_line((num_steps, count, count, count, sum_context, count), leap.line)
+        base_s, slope_s, _, base_terms, slope_terms, _, is_extrapolated = leap.line
+        counts = (num_steps, count, count, count, sum_context, count)
+        self._lines.extend((*counts, is_extrapolated, base_s, *base_terms, slope_s, *slope_terms))
+        if len(self._lines) > _FLUSH_VALUES:
+            self.flush()
 
     @property
     def num_tokens(self) -> int:
@@ -75,11 +82,9 @@ class RunningTotals:
 
     def flush(self) -> None:
         """Adds up what is buffered; to be called before anything, the pooled gaps included, is read."""
-        if not self._num_lines:
-            return
         first, middle = _NUM_COUNTS + 1, _NUM_COUNTS + 2 + len(self._terms)
-        rows = np.frombuffer(self._lines, dtype=np.float64).reshape(self._num_lines, -1)
-        self._lines, self._num_lines = array("d"), 0
+        rows = np.frombuffer(self._lines, dtype=np.float64).reshape(-1, self._width)
+        self._lines = array("d")
         num_steps, num_tokens, num_sampled, num_continuing, contexts, context_slope = rows[:, :6].T
         base_s, slope_s = rows[:, first:middle], rows[:, middle:]
         later = num_steps * (num_steps - 1) / 2
@@ -94,10 +99,3 @@ class RunningTotals:
         self.num_extrapolated_steps += int((rows[:, 6] * num_steps).sum())
         for tokens, steps in zip(num_tokens.tolist(), num_steps.tolist(), strict=True):
             self.steps_by_tokens[int(tokens)] += int(steps)
-
-    def _add_line(self, counts: tuple[int, ...], line: DecodeLine) -> None:
-        base_s, slope_s, _, base_terms, slope_terms, _, is_extrapolated = line
-        self._lines.extend((*counts, is_extrapolated, base_s, *base_terms, slope_s, *slope_terms))
-        self._num_lines += 1
-        if self._num_lines == _FLUSH_LINES:
-            self.flush()

@@ -72,18 +72,33 @@ def test_chunks_are_not_aligned_to_blocks() -> None:
     ]
 
 
-def test_the_victim_is_the_newest_and_nobody_is_admitted_in_its_step() -> None:
-    # Three requests fill 9 blocks: A holds 16 tokens in 1 block, B and C 64 in 4. A's next token needs a
-    # block and there is none: C loses its 4, A takes one.
+def test_the_victim_is_the_newest_and_goes_to_the_head_of_the_queue() -> None:
+    # Three requests fill 9 blocks: A holds 16 tokens in 1 block, B and C 64 and 60 in 4 each. A's next token
+    # needs a block and there is none: C loses its 4, A takes one.
     story = Story(SYNC, num_blocks=9)
     for prompt_tokens in (16, 64, 60):
-        story.add(prompt_tokens, 10)
+        story.add(prompt_tokens, 3)
     story.run()
     story.add(16, 10)
     batch = story.run()
     assert (batch.num_preempted, batch.num_running, batch.num_waiting) == (1, 2, 2)
-    assert admitted(batch) == []
     assert batch.decodes.count == 2
+    while not (batch := story.run()).admitted:
+        pass
+    assert admitted(batch)[0] == 2
+
+
+def test_nobody_is_admitted_in_a_step_that_preempts() -> None:
+    # C is in the middle of its prompt when A needs a third block: 8 blocks, 2 + 2 + 2 held, C wants 2 more.
+    # Without C and with A's third there are 3 free, enough for C's first 32 tokens, but not in this step.
+    spec = sync(long_prefill_token_threshold=32, scheduler_reserve_full_isl=False)
+    story = Story(spec, num_blocks=8)
+    for prompt_tokens in (32, 20, 64):
+        story.add(prompt_tokens, 10)
+    story.run()
+    batch = story.run()
+    assert (batch.num_preempted, admitted(batch), story.kv.num_free) == (1, [], 3)
+    assert admitted(story.run()) == [2]
 
 
 def test_a_victim_waits_at_the_head_and_computes_prompt_and_answer_again() -> None:

@@ -34,7 +34,11 @@ class LiteralEngine:
     """Plays a demand on one replica; every request must fit."""
 
     def __init__(
-        self, demand: Demand, scheduler: ReferenceScheduler, model: ToyStepModel, frontend_s: tuple[float, float]
+        self,
+        demand: Demand,
+        scheduler: ReferenceScheduler,
+        model: ToyStepModel,
+        frontend_s: tuple[float, float],
     ) -> None:
         self.fates = [Fate() for _ in range(len(demand))]
         self.steps: list[tuple[float, float, int]] = []  # start, duration, tokens

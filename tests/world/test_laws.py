@@ -56,7 +56,7 @@ def check_order(recorder: Recorder, finished: np.ndarray, frontend_out_s: float)
     if recorder.gaps.count:
         gaps_s = recorder.gaps.mean_s() * recorder.gaps.count
         assert gaps_s == pytest.approx((finished_at - first_token_at).sum(), rel=1e-9)
-        assert recorder.gaps.percentile_s(0) > 0.0099
+        assert recorder.gaps.percentile_s(0) > 0.01
 
 
 def check_tokens(
@@ -68,10 +68,12 @@ def check_tokens(
     assert (answered == np.minimum(demand.output_tokens, room)[finished]).all()
     totals = [engine.journal.totals for engine in engines]
     assert sum(total.num_sampled for total in totals) == answered.sum()
-    asked = demand.prompt_tokens[finished] + answered - 1
     saved = np.asarray(recorder.cached_tokens)[finished]
     again = np.asarray(recorder.recomputed_tokens)[finished]
-    assert sum(total.num_tokens for total in totals) == (asked - saved + again).sum()
+    accounted = (demand.prompt_tokens[finished] + answered - 1 - saved + again).sum()
+    computed = sum(total.num_tokens for total in totals)
+    # A request that resumes may hit what others computed meanwhile; vLLM counts the first hit only.
+    assert computed == accounted if demand.contents is None else computed <= accounted
     stats = [engine.scheduler.kv.stats for engine in engines]
     assert sum(stat.hit_tokens for stat in stats) == saved.sum()
     assert all(stat.hit_tokens + sum(stat.misses.values()) == stat.query_tokens for stat in stats)

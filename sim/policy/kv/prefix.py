@@ -48,9 +48,14 @@ def block_runs(content: Iterable[ContentRun], block_size: int) -> BlockRuns:
 
 
 class PrefixNode:
-    """A run of cached blocks after its parent's; `segment` is its place in the free queue, if any."""
+    """A run of cached blocks after its parent's.
 
-    __slots__ = ("children", "key", "num_blocks", "num_holders", "parent", "segment")
+    num_holders: requests whose path leads through it. num_copies: times that the GPU holds its content,
+    more than one where requests computed the same at the same time. segment: its place in the free queue,
+    if nobody holds it.
+    """
+
+    __slots__ = ("children", "key", "num_blocks", "num_copies", "num_holders", "parent", "segment")
 
     def __init__(self, key: object, num_blocks: int, parent: PrefixNode | None) -> None:
         self.key = key
@@ -58,6 +63,7 @@ class PrefixNode:
         self.parent = parent
         self.children: dict[object, PrefixNode] = {}
         self.num_holders = 0
+        self.num_copies = 1
         self.segment: Segment | None = None
 
 
@@ -132,14 +138,17 @@ class PrefixKvCache:
         if live.request.content is not None or not is_finished:
             self._insert(live, num_full)
         held = num_blocks_for(live.num_computed, self.block_size)
-        self._queue.push(held - live.num_cached_blocks + live.num_duplicate_blocks, None)
+        self._queue.push(held - live.num_cached_blocks, None)
         node = live.cached_node
         while node is not None and node.parent is not None:
             node.num_holders -= 1
             if node.num_holders == 0:
                 node.segment = self._queue.push(node.num_blocks, node)
+            elif node.num_holders < node.num_copies:
+                node.num_copies -= 1
+                self._queue.push(node.num_blocks, None)
             node = node.parent
-        live.cached_node, live.num_cached_blocks, live.num_duplicate_blocks = None, 0, 0
+        live.cached_node, live.num_cached_blocks = None, 0
 
     def check(self, holders: Iterable[tuple[LiveRequest, int]]) -> None:
         """Raises: InvariantError unless held and free blocks add up to all blocks."""
@@ -148,12 +157,12 @@ class PrefixKvCache:
         own, shared = 0, set[PrefixNode]()
         for live, num_computed in holders:
             own += num_blocks_for(num_computed, self.block_size)
-            own += live.num_duplicate_blocks - live.num_cached_blocks
+            own -= live.num_cached_blocks
             node = live.cached_node
             while node is not None:
                 shared.add(node)
                 node = node.parent
-        held = own + sum(node.num_blocks for node in shared)
+        held = own + sum(node.num_blocks * node.num_copies for node in shared)
         if held + self.num_free != self.num_blocks:
             raise InvariantError(f"held {held} + free {self.num_free} != blocks {self.num_blocks}")
 
@@ -211,10 +220,9 @@ class PrefixKvCache:
         """
         node = found if num_blocks == found.num_blocks else self._split(found, num_blocks)
         if found.segment is None:
-            # SIMPLIFIED: the first holder's copy stays referenced until this request ends; effect: too few
-            # blocks are free for a while, one for each prompt that is cached whole and in use, and with
-            # long_prefill_token_threshold those that prompts with one beginning compute side by side.
-            live.num_duplicate_blocks += num_blocks
+            # SIMPLIFIED: copies are not told apart, one goes when fewer requests than copies are left;
+            # effect: none, unless a request that shares the first copy outlives the one that made it.
+            node.num_copies += 1
         elif node is found:
             self._forget_place(found)
         node.num_holders += 1
@@ -235,7 +243,7 @@ class PrefixKvCache:
         parent = node.parent
         assert parent is not None, "the root is never split"
         front = PrefixNode(node.key, num_blocks, parent)
-        front.num_holders = node.num_holders
+        front.num_holders, front.num_copies = node.num_holders, node.num_copies
         front.children[node.key] = node
         parent.children[node.key] = front
         node.parent = front

@@ -25,12 +25,15 @@ class Outlook(NamedTuple):
     """Steps of nothing but `decodes` that come next, whatever happens short of an arrival or an output.
 
     decodes: as in the first of them. ends_with_last_token: someone gets the last token in the last of
-    them; else it is for want of blocks that they are not more.
+    them; else it is for want of blocks that they are not more. num_running, num_waiting: requests with and
+    without a slot all the while.
     """
 
     num_steps: int
     decodes: DecodeGroup
     ends_with_last_token: bool
+    num_running: int
+    num_waiting: int
 
 
 class Scheduler(Protocol):

@@ -75,6 +75,10 @@ class VllmV1Scheduler:
         self._spec = spec
         self._max_model_len = max_model_len
         # vLLM takes the share of all blocks, its null block included.
+        chunk_limit = spec.long_prefill_token_threshold or max_model_len
+        is_split = spec.enable_chunked_prefill or chunk_limit <= spec.max_num_batched_tokens
+        # vLLM refuses to start with whole prompts unless max_num_batched_tokens covers max_model_len.
+        self._longest_prefill = max_model_len if is_split else spec.max_num_batched_tokens
         self._watermark_blocks = int(spec.watermark * (kv.num_blocks + 1))
         self.step = 0
         self._waiting: deque[LiveRequest] = deque()
@@ -108,7 +112,7 @@ class VllmV1Scheduler:
         longest = prompt_tokens + num_output_tokens - 1
         if longest > self.kv.num_blocks * self.kv.block_size:
             return "exceeds_kv_cache"
-        if not self._can_prefill(longest):
+        if longest > self._longest_prefill:
             return "exceeds_token_budget"
         self._waiting.append(LiveRequest(request, num_output_tokens))
         self._is_blocked = False
@@ -144,9 +148,13 @@ class VllmV1Scheduler:
         self._joining = []
         if not decodes.count:
             return None
-        until_final = decodes.next_final_step() - self.step
+        until_final = decodes.next_final_step() - first + 1
         num_steps = decodes.steps_within(first, self.kv.num_free, until_final)
-        return Outlook(num_steps, decodes.group(first), num_steps == until_final) if num_steps else None
+        if not num_steps:
+            return None
+        ends_with_last_token = num_steps == until_final
+        group = decodes.group(first)
+        return Outlook(num_steps, group, ends_with_last_token, len(self._running), len(self._waiting))
 
     def decodes(self) -> DecodeGroup:
         """Returns the decodes that the next step would hold."""
@@ -185,13 +193,6 @@ class VllmV1Scheduler:
             (live, live.context_base + step if live.is_decoding else live.num_computed)
             for live in self._running
         )
-
-    def _can_prefill(self, num_tokens: int) -> bool:
-        """Returns whether a step can hold the first chunk of `num_tokens`, which may be all of them."""
-        spec = self._spec
-        first = min(num_tokens, spec.long_prefill_token_threshold or num_tokens)
-        # vLLM refuses to start unless max_num_batched_tokens covers max_model_len in this case.
-        return spec.enable_chunked_prefill or first <= spec.max_num_batched_tokens
 
     def _plan_chunks(self, step: int) -> list[_Prefill]:
         """Shares the budget among running requests in order and returns the prefills' chunks."""

@@ -1,0 +1,32 @@
+"""Times the points of a plan on the current GPU."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import CalibrationError
+from ..hwmodels.op_point import OpPoint
+from ..units import GIB
+from .buffers import Pools
+from .launchers import make_launches
+from .timer import Measurement, measure
+
+POOL_BYTES = 8 * GIB
+
+
+class GpuMeasurer:
+    """A `Measurer` that runs the kernels; it keeps the pools of random data between points."""
+
+    def __init__(self) -> None:
+        self._pools = Pools(POOL_BYTES)
+
+    def __call__(self, point: OpPoint) -> Measurement:
+        """Raises: CalibrationError if a kernel broke the CUDA context, after which nothing can be measured."""
+        try:
+            return measure(make_launches(point, self._pools))
+        except RuntimeError as error:
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                raise CalibrationError(f"{point} broke the GPU's context: {str(error)[:200]}") from None
+            raise

@@ -1,0 +1,63 @@
+"""The GPU host that measurements come from: names, versions, clocks and power."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import CalibrationError
+
+_FIELDS = (
+    "name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw", "power.limit",
+    "temperature.gpu", "memory.total",
+)  # fmt: skip
+_KEPT = ("name", "driver_version", "clocks.max.sm", "power.limit", "memory.total")
+PACKAGES = ("torch", "triton")
+
+
+def query_gpu() -> Mapping[str, str]:
+    """Returns what nvidia-smi says about the first GPU, units included.
+
+    Raises: CalibrationError, one line, if there is no NVIDIA GPU or driver.
+    """
+    command = ["nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader", "--id=0"]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CalibrationError(
+            f"calibrating needs an NVIDIA GPU, but nvidia-smi failed: {' '.join(str(error).split())}"
+        ) from None
+    values = [value.strip() for value in output.strip().split(",")]
+    if len(values) != len(_FIELDS):
+        raise CalibrationError(f"nvidia-smi answered {output.strip()!r} instead of {len(_FIELDS)} values")
+    return dict(zip(_FIELDS, values, strict=True))
+
+
+def package_versions() -> Mapping[str, str]:
+    """Returns the versions of torch and triton. Raises: CalibrationError if one is not installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            raise CalibrationError(
+                f"calibrating needs {package}: pip install 'simllm[gpu]' on the GPU host"
+            ) from None
+    return found
+
+
+def describe_host() -> Mapping[str, str]:
+    """Returns the provenance that a profile carries: GPU, driver, power limit, versions and date.
+
+    Raises: CalibrationError, one line, without a GPU that torch can use.
+    """
+    gpu, packages = query_gpu(), package_versions()
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CalibrationError(f"torch {packages['torch']} sees no GPU although nvidia-smi shows {gpu['name']}")
+    kept = {name.replace(".", "_"): gpu[name] for name in _KEPT}
+    cuda = {"cuda": str(torch.version.cuda)}
+    return {**kept, **packages, **cuda, "date": datetime.now(UTC).date().isoformat()}

@@ -1,0 +1,128 @@
+"""The table of measurements: one row per point, appended in parts, so that an interrupted sweep resumes.
+
+`samples.parquet` beside a folder `samples.parquet.parts` while a sweep runs; `merge` makes one file of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import CalibrationError
+from ..hwmodels.op_point import OpPoint
+
+_HOST_PREFIX = b"simllm.host."
+_POINT_FIELDS = tuple(field.name for field in fields(OpPoint))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured point. error: why it could not be measured, else empty, and then time_us is 0.
+
+    clock_mhz, power_w: of the SMs and the board, while the kernel ran.
+    """
+
+    point: OpPoint
+    time_us: float
+    spread: float
+    num_runs: int
+    is_noisy: bool
+    flops: float
+    hbm_bytes: float
+    clock_mhz: float = 0.0
+    power_w: float = 0.0
+    error: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the point was measured."""
+        return not self.error
+
+
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+SCHEMA = pa.schema(
+    [(field.name, _TYPES[str(field.type)]) for field in fields(OpPoint)]
+    + [(field.name, _TYPES[str(field.type)]) for field in fields(Sample) if field.name != "point"]
+)
+
+
+def write_samples(path: Path, samples: Iterable[Sample], host: Mapping[str, str]) -> None:
+    """Writes a file at once: to a temporary name first, so that a reader never sees half of it."""
+    rows = [_row(sample) for sample in samples]
+    metadata = {_HOST_PREFIX + key.encode(): value.encode() for key, value in sorted(host.items())}
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    row = asdict(sample)
+    return row.pop("point") | row
+
+
+def read_samples(path: Path) -> tuple[list[Sample], dict[str, str]]:
+    """Returns the rows of a file and of its unmerged parts, in order, and the host they come from.
+
+    Raises: CalibrationError, one line, if nothing is there or a file is no table of samples.
+    """
+    files = [file for file in (path, *sorted(parts_folder(path).glob("*.parquet"))) if file.exists()]
+    if not files:
+        raise CalibrationError(f"{path}: no samples there; 'simllm calibrate sweep -o {path}' makes them")
+    samples: list[Sample] = []
+    host: dict[str, str] = {}
+    for file in files:
+        table = _read_table(file)
+        samples += [_sample(row) for row in table.to_pylist()]
+        host |= _host(table.schema.metadata or {})
+    return samples, host
+
+
+def _read_table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise CalibrationError(f"{file}: no table of samples: {' '.join(str(error).split())}") from None
+
+
+def _host(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {
+        key.removeprefix(_HOST_PREFIX).decode(): value.decode()
+        for key, value in metadata.items()
+        if key.startswith(_HOST_PREFIX)
+    }
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    point = OpPoint(**{name: row.pop(name) for name in _POINT_FIELDS})
+    return Sample(point, **row)
+
+
+def parts_folder(path: Path) -> Path:
+    """Returns where the parts of a running sweep lie."""
+    return path.with_name(path.name + ".parts")
+
+
+def append_part(path: Path, samples: Iterable[Sample], host: Mapping[str, str]) -> None:
+    """Adds a part to the samples at `path`; parts sort by their number."""
+    folder = parts_folder(path)
+    number = 1 + max((int(part.stem) for part in folder.glob("*.parquet")), default=-1)
+    write_samples(folder / f"{number:05d}.parquet", samples, host)
+
+
+def merge(path: Path) -> int:
+    """Puts all parts into the file at `path` and removes them. Returns the number of rows."""
+    samples, host = read_samples(path)
+    write_samples(path, samples, host)
+    folder = parts_folder(path)
+    for part in folder.glob("*.parquet"):
+        part.unlink()
+    if folder.exists():
+        folder.rmdir()
+    return len(samples)

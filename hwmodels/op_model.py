@@ -1,0 +1,206 @@
+"""How long one operation takes on a calibrated GPU: physical formulas with few coefficients.
+
+The same functions serve the fit (arrays of measured points) and the predictor (one row). A form names its
+coefficients; their values come from a fitted file. No table of answers: every term is work over a rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .device import DeviceSpec
+from .op_features import Features, decode_features, gemm_features, prefill_features, stream_features
+from .op_point import OpPoint
+
+Array = NDArray[np.float64]
+Coefficients = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """A rate, time or exponent of a form: unit, where a fit starts, and the bounds that physics sets."""
+
+    name: str
+    unit: str
+    initial: float
+    low: float
+    high: float
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One formula: what it needs of a point, its coefficients, and the seconds that follow."""
+
+    name: str
+    coefficients: tuple[Coefficient, ...]
+    features: Callable[[Sequence[OpPoint], DeviceSpec], Features]
+    seconds: Callable[[Features, Coefficients], Array]
+
+
+def smooth_max(exponent: float, *terms: Array) -> Array:
+    """Returns (sum of terms^p)^(1/p): the largest where one dominates, more where several are equal.
+
+    p = 1 is no overlap, p -> infinity perfect overlap. Monotone in every term and smooth everywhere.
+    """
+    largest = np.maximum.reduce(terms)
+    scale = np.where(largest > 0, largest, 1.0)
+    return np.asarray(scale * sum((term / scale) ** exponent for term in terms) ** (1 / exponent))
+
+
+_LAUNCH = Coefficient(
+    "launch_s", "s", 3e-6, 2e-7, 3e-5, "launch, first loads and last stores of one kernel inside a CUDA graph"
+)
+_OVERLAP = Coefficient(
+    "overlap", "exponent", 4.0, 1.0, 40.0, "how well traffic hides behind arithmetic: 1 not at all"
+)
+_HBM = Coefficient("hbm_bytes_per_s", "B/s", 4e12, 2e11, 1e13, "streams from HBM")
+
+
+def _gemm_seconds(features: Features, coefficients: Coefficients) -> Array:
+    """Returns the fastest tile's time: waves of tiles, operands through L2 and bytes from HBM overlap.
+
+    A tile of one wave: its FLOPs at one SM's share of the matrix rate, against its operands at one SM's share
+    of the operand rate, plus a fixed time to fill and drain. The last wave counts by `tail`: 1 is a whole wave
+    as a static grid has it, 0 a share of it as if tiles could be cut at will.
+    """
+    overlap = coefficients["overlap"]
+    tile_s = smooth_max(
+        overlap,
+        features["tile_flops"] / coefficients["matrix_flops_per_s"],
+        features["tile_bytes"] / coefficients["operand_bytes_per_s"],
+    )
+    exact = np.maximum(features["waves"], 1.0)
+    waves = exact + coefficients["tail"] * (np.ceil(features["waves"]) - exact)
+    compute_s = waves * (tile_s + coefficients["tile_s"]) + features["split_bytes"] / coefficients["operand_bytes_per_s"]
+    hbm_s = features["hbm_bytes"][:, None] / coefficients["hbm_bytes_per_s"]
+    total_s = smooth_max(overlap, compute_s, np.broadcast_to(hbm_s, compute_s.shape))
+    return coefficients["launch_s"] + total_s.min(axis=1)
+
+
+def _prefill_seconds(features: Features, coefficients: Coefficients) -> Array:
+    """Returns launch plus the longest of: work of a mean SM, the longest CTA alone, and traffic.
+
+    A CTA's work is matrix FLOPs and exponentials, one after the other, and a fixed time. Alone on an SM it
+    reaches `cta_share` of the SM's rates, since nothing runs while it waits for its own results.
+    """
+
+    def busy_s(of: str) -> Array:
+        return (
+            features[f"{of}_flops"] / coefficients["matrix_flops_per_s"]
+            + features[f"{of}_exponentials"] / coefficients["exponentials_per_s"]
+            + features[f"{of}_ctas"] * coefficients["cta_s"]
+        )
+
+    hbm_s = features["hbm_bytes"] / coefficients["hbm_bytes_per_s"]
+    longest_s = busy_s("longest") / coefficients["cta_share"]
+    return coefficients["launch_s"] + smooth_max(coefficients["overlap"], busy_s("mean"), longest_s, hbm_s)
+
+
+def _decode_seconds(features: Features, coefficients: Coefficients) -> Array:
+    """Returns both launches, the longest of traffic, arithmetic and the longest CTA alone, and the reduction.
+
+    The reduction adds up the parts that contexts were split into; without splits it is not launched.
+    """
+    hbm_s = features["hbm_bytes"] / coefficients["hbm_bytes_per_s"]
+    matrix_s = features["mean_flops"] / coefficients["matrix_flops_per_s"]
+    longest_s = features["longest_bytes"] / coefficients["cta_bytes_per_s"]
+    start_s = features["mean_ctas"] * coefficients["cta_s"]
+    reduce_s = features["is_split"] * coefficients["reduce_s"]
+    partial_s = features["partial_bytes"] / coefficients["partial_bytes_per_s"]
+    busy_s = smooth_max(coefficients["overlap"], hbm_s, matrix_s, longest_s)
+    return coefficients["launch_s"] + reduce_s + busy_s + start_s + partial_s
+
+
+def _stream_seconds(features: Features, coefficients: Coefficients) -> Array:
+    """Returns launch plus bytes at the L2's rate, and those that L2 cannot keep at HBM's rate as well.
+
+    What misses grows smoothly around the L2's size: 1 / (1 + (capacity / bytes)^sharpness).
+    """
+    num_bytes = features["hbm_bytes"]
+    missing = 1 / (1 + (coefficients["l2_capacity_bytes"] / num_bytes) ** coefficients["sharpness"])
+    l2_s = num_bytes / coefficients["l2_bytes_per_s"]
+    hbm_s = missing * num_bytes / coefficients["hbm_bytes_per_s"]
+    return coefficients["launch_s"] + features["row_s"] * coefficients["row_s"] + smooth_max(2.0, l2_s, hbm_s)
+
+
+_MATRIX = Coefficient("matrix_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units on full tiles")
+_GEMM = Form(
+    "gemm",
+    (
+        _LAUNCH,
+        _MATRIX,
+        Coefficient("operand_bytes_per_s", "B/s", 2e13, 5e11, 4e14, "tiles' operands, L2 to shared memory"),
+        _HBM,
+        Coefficient("tile_s", "s", 1e-6, 1e-8, 2e-5, "fill and drain of one wave of tiles"),
+        Coefficient("tail", "share", 0.7, 0.01, 1.0, "how much of a partly filled last wave is paid for"),
+        _OVERLAP,
+    ),
+    gemm_features,
+    _gemm_seconds,
+)
+_CTA = Coefficient("cta_s", "s", 5e-7, 1e-9, 3e-5, "start and end of one CTA")
+_PREFILL = Form(
+    "prefill",
+    (
+        _LAUNCH,
+        _MATRIX,
+        Coefficient("exponentials_per_s", "1/s", 4e12, 3e11, 1e15, "softmax, as exponentials"),
+        _CTA,
+        Coefficient("cta_share", "share", 0.6, 0.1, 1.0, "share of an SM's rates that one CTA alone reaches"),
+        _HBM,
+        _OVERLAP,
+    ),
+    prefill_features,
+    _prefill_seconds,
+)
+_DECODE = Form(
+    "decode",
+    (
+        _LAUNCH,
+        _HBM,
+        _MATRIX,
+        Coefficient("cta_bytes_per_s", "B/s", 3e10, 1e9, 1e12, "what the longest CTA alone reads per second"),
+        _CTA,
+        Coefficient("reduce_s", "s", 2e-6, 1e-8, 2e-5, "launch of the reduction over splits"),
+        Coefficient("partial_bytes_per_s", "B/s", 3e12, 1e11, 1e14, "partial results of splits, written and read"),
+        _OVERLAP,
+    ),
+    decode_features,
+    _decode_seconds,
+)
+_STREAM = Form(
+    "stream",
+    (
+        _LAUNCH,
+        Coefficient("l2_bytes_per_s", "B/s", 6e12, 3e11, 4e13, "bytes that are still in L2"),
+        _HBM,
+        Coefficient("l2_capacity_bytes", "B", 4e7, 4e6, 2e8, "traffic at which half of it misses L2"),
+        Coefficient("sharpness", "exponent", 3.0, 1.0, 12.0, "how sudden L2 overflows"),
+        Coefficient("row_s", "s", 5e-7, 1e-8, 1e-5, "one row of 4,096 elements through one SM"),
+    ),
+    stream_features,
+    _stream_seconds,
+)
+
+FORMS: Mapping[str, Form] = {form.name: form for form in (_GEMM, _PREFILL, _DECODE, _STREAM)}
+FORM_OF_OP: Mapping[str, str] = {
+    "gemm": "gemm",
+    "grouped_gemm": "gemm",
+    "attention_prefill": "prefill",
+    "attention_decode": "decode",
+    "mla_decode": "decode",
+    "rms_norm": "stream",
+    "layer_norm": "stream",
+    "silu_mul": "stream",
+    "softmax": "stream",
+}
+
+
+def form_of(op: str) -> Form:
+    """Returns the formula that prices an op."""
+    return FORMS[FORM_OF_OP[op]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from .sim.outcome.progress import ProgressBar
 from .sim.run import prepare, simulate_prepared
 from .sim.scenario import Scenario, load_scenario
 from .sim.validate import mean_absolute, validate_run
+from .sim.validate.policy_check import check_policy
 from .sim.validate.tables import validation_tables
 from .sim.workload.build import build_demand
 from .sim.workload.workload_file import write_demand
@@ -38,6 +40,13 @@ SetOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Override the scenario's seed.")]
+
+
+class StepTimes(StrEnum):
+    """Where `validate` takes the times of steps from."""
+
+    PREDICTED = "predicted"
+    RECORDED = "recorded"
 
 
 def _show_version(is_asked: bool) -> None:
@@ -119,6 +128,10 @@ def validate(
     profile: Annotated[
         str | None, typer.Option(help="Simulate on this device or profile instead of the file's GPU.")
     ] = None,
+    step_times: Annotated[
+        StepTimes,
+        typer.Option(help="recorded: feed in the recorded step times and compare the batches instead."),
+    ] = StepTimes.PREDICTED,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the errors as JSON, too.")
     ] = None,
@@ -130,6 +143,12 @@ def validate(
     if steps and len(steps) != len(bench):
         raise SimllmError(f"--steps: give one file for each --bench ({len(bench)}), got {len(steps)}")
     records = dict(zip(bench, steps or (), strict=bool(steps)))
+    if step_times is StepTimes.RECORDED:
+        if not records:
+            raise SimllmError("--step-times recorded: give the engine's steps with --steps")
+        for path, record in records.items():
+            typer.echo(check_policy(path, record).describe())
+        return
     runs = [validate_run(path, device=profile, steps_path=records.get(path)) for path in bench]
     Console(width=120).print(*validation_tables(runs), sep="\n")
     if json_path is not None:

@@ -10,8 +10,13 @@ from typing import Annotated
 import typer
 
 from ..errors import USER_ERROR_EXIT_CODE, SimllmError
+from ..hwmodels.device import load_device
+from .fit import Key, OpFit
+from .fitted_file import fit_all, fitted_text
 from .plan import make_plan
+from .samples import read_samples
 from .sweep import Progress, sweep
+from .validate import HeldOut
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a GPU and fit its models.")
 
@@ -57,6 +62,30 @@ def sweep_command(
 
     num_new = sweep(points, output, GpuMeasurer(), host=host, budget_s=budget_s, report=_show)
     print(f"{num_new} points measured, in {output}")
+
+
+@app.command("fit")
+def fit_command(
+    samples: Annotated[Path, typer.Argument(help="Parquet file that a sweep made.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Fitted file to write (YAML).")],
+    device: Annotated[str, typer.Option(help="Name or file of the device that was measured.")] = "h200-sxm",
+    name: Annotated[str, typer.Option(help="Name of the profile; the device's if empty.")] = "",
+) -> None:
+    """Fit the models to samples and print their errors on shapes that were left out. Needs no GPU."""
+    spec = load_device(device)
+    rows, host = read_samples(samples)
+    print(f"{'op':18} {'implementation':14} {'dtype':5} {'samples':>7} {'median':>7} {'p90':>7} {'worst':>7}  left out")
+    entries = fit_all(rows, spec, report=_show_fit, skip=_show_skipped)
+    output.write_text(fitted_text(name or spec.name, spec, host, entries), encoding="utf-8")
+
+
+def _show_fit(key: Key, fit: OpFit, errors: HeldOut) -> None:
+    shown = f"{errors.median:7.1%} {errors.p90:7.1%} {errors.worst:7.1%}  {errors.grouped_by}"
+    print(f"{key[0]:18} {key[1]:14} {key[2]:5} {errors.num_samples:7d} {shown}")
+
+
+def _show_skipped(key: Key, error: SimllmError) -> None:
+    print(f"not fitted: {error}", file=sys.stderr)
 
 
 @app.command("plan")

@@ -39,6 +39,7 @@ FLASH_FILLED, FLASH_SPLIT_KEYS = 0.8, 128
 # Source: kernels/attention_decode, tuned on H200.
 DECODE_KEYS, DECODE_CTAS_PER_SM, MAX_SPLITS = 32, 4, 128
 PARTIAL_BYTES = 4  # partial results are fp32
+ROW_UNIT = 4096
 DECODE_ROWS = 16  # Source: PTX ISA, mma m16n8k16
 MLA_HEAD_ROWS, MLA_CTAS_PER_SM = 64, 1  # Source: kernels/attention_mla_decode, tuned on H200
 
@@ -60,7 +61,9 @@ def gemm_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
     return {
         "tile_flops": 2 * tile_m * tile_n * depth * device.num_sms,
         "tile_bytes": (tile_m + tile_n) * depth * width * device.num_sms,
+        "cold_bytes": tile_n * depth * width * device.num_sms,
         "waves": num_tiles / device.num_sms,
+        "is_split": np.where(splits > 1, 1.0, 0.0),
         "split_bytes": np.where(splits > 1, 2 * 4 * splits * groups * rows * n, 0.0),
         "hbm_bytes": np.array([work(point).hbm_bytes for point in points]),
     }
@@ -147,10 +150,8 @@ def _decode_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, floa
 
 
 def stream_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
-    """Returns the bytes, and how many rows follow each other on one SM, in rows of 4,096 elements."""
-    elements = np.array([point.m * point.n for point in points], dtype=np.float64)
-    one_row = np.array([point.n for point in points], dtype=np.float64)
+    """Returns the bytes, and the length of a row in units of 4,096 elements."""
     return {
         "hbm_bytes": np.array([work(point).hbm_bytes for point in points]),
-        "row_s": np.maximum(one_row, elements / device.num_sms) / 4096,
+        "row": np.array([point.n / ROW_UNIT for point in points]),
     }

@@ -73,10 +73,12 @@ def _gemm_seconds(features: Features, coefficients: Coefficients) -> Array:
         overlap,
         features["tile_flops"] / coefficients["matrix_flops_per_s"],
         features["tile_bytes"] / coefficients["operand_bytes_per_s"],
+        features["cold_bytes"] / coefficients["cold_bytes_per_s"],
     )
     exact = np.maximum(features["waves"], 1.0)
     waves = exact + coefficients["tail"] * (np.ceil(features["waves"]) - exact)
-    compute_s = waves * (tile_s + coefficients["tile_s"]) + features["split_bytes"] / coefficients["operand_bytes_per_s"]
+    split_s = features["is_split"] * coefficients["split_s"] + features["split_bytes"] / coefficients["l2_bytes_per_s"]
+    compute_s = waves * (tile_s + coefficients["tile_s"]) + split_s
     hbm_s = features["hbm_bytes"][:, None] / coefficients["hbm_bytes_per_s"]
     total_s = smooth_max(overlap, compute_s, np.broadcast_to(hbm_s, compute_s.shape))
     return coefficients["launch_s"] + total_s.min(axis=1)
@@ -125,7 +127,8 @@ def _stream_seconds(features: Features, coefficients: Coefficients) -> Array:
     missing = 1 / (1 + (coefficients["l2_capacity_bytes"] / num_bytes) ** coefficients["sharpness"])
     l2_s = num_bytes / coefficients["l2_bytes_per_s"]
     hbm_s = missing * num_bytes / coefficients["hbm_bytes_per_s"]
-    return coefficients["launch_s"] + features["row_s"] * coefficients["row_s"] + smooth_max(2.0, l2_s, hbm_s)
+    row_s = features["row"] * coefficients["row_s"]
+    return coefficients["launch_s"] + row_s + smooth_max(2.0, l2_s, hbm_s)
 
 
 _MATRIX = Coefficient("matrix_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units on full tiles")
@@ -135,7 +138,10 @@ _GEMM = Form(
         _LAUNCH,
         _MATRIX,
         Coefficient("operand_bytes_per_s", "B/s", 2e13, 5e11, 4e14, "tiles' operands, L2 to shared memory"),
+        Coefficient("cold_bytes_per_s", "B/s", 8e12, 5e11, 4e14, "weights' first touch, if all SMs were to read"),
         _HBM,
+        Coefficient("split_s", "s", 2e-6, 1e-8, 2e-5, "adding up the parts of split products"),
+        Coefficient("l2_bytes_per_s", "B/s", 5e12, 3e11, 4e13, "partial results of splits, written and read"),
         Coefficient("tile_s", "s", 1e-6, 1e-8, 2e-5, "fill and drain of one wave of tiles"),
         Coefficient("tail", "share", 0.7, 0.01, 1.0, "how much of a partly filled last wave is paid for"),
         _OVERLAP,
@@ -181,7 +187,7 @@ _STREAM = Form(
         _HBM,
         Coefficient("l2_capacity_bytes", "B", 4e7, 4e6, 2e8, "traffic at which half of it misses L2"),
         Coefficient("sharpness", "exponent", 3.0, 1.0, 12.0, "how sudden L2 overflows"),
-        Coefficient("row_s", "s", 5e-7, 1e-8, 1e-5, "one row of 4,096 elements through one SM"),
+        Coefficient("row_s", "s", 5e-7, 1e-8, 1e-5, "4,096 elements of one row, read and reduced by one CTA"),
     ),
     stream_features,
     _stream_seconds,

@@ -17,6 +17,7 @@ from ..hwmodels.parallel import ParallelSpec
 from ..hwmodels.precision import Precision
 from ..hwmodels.profile import HardwareProfile, load_profile
 from ..hwmodels.roofline_step import RooflineStepModel
+from ..hwmodels.step import StepModel
 from ..hwmodels.utilization import ModelWork
 from .pool import PoolConfig
 
@@ -34,7 +35,7 @@ class Deployment:
     precision: Precision
     graphs: CudaGraphSizes
     budget: MemoryBudget
-    step_model: RooflineStepModel
+    step_model: StepModel
     work: ModelWork
     max_model_len: int
 

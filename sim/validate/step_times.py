@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,10 @@ COLD_FACTOR = 20.0
 
 
 class RecordedStep(NamedTuple):
-    """One step as the engine recorded it, `duration_s` after the one before while the engine was busy."""
+    """One step as the engine recorded it; is_busy: it was scheduled while the one before ran."""
 
     duration_s: float
+    is_busy: bool
     num_decodes: int
     sum_context: int
     chunks: tuple[Chunk, ...]
@@ -58,8 +60,8 @@ class ClassErrors:
     num_cold: int
 
 
-def read_busy_steps(path: Path) -> list[RecordedStep]:
-    """Returns the steps that began while the one before ran, so that their durations are known.
+def read_steps(path: Path) -> list[RecordedStep]:
+    """Returns the steps that held anything; each lasts from its start, or the end of the one before it.
 
     Raises: TraceError for a missing column or a malformed row, with its line.
     """
@@ -70,16 +72,25 @@ def read_busy_steps(path: Path) -> list[RecordedStep]:
         missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
         if missing:
             raise TraceError(path, 1, f"has no column {missing[0]!r}")
-        last_done_us = None
+        last_done_us = -math.inf
         for line, row in enumerate(rows, 2):
             try:
                 started_us, done_us = float(row["schedule_start_us"]), float(row["output_done_us"])
-                if last_done_us is not None and started_us < last_done_us:
-                    steps.append(_step(row, (done_us - last_done_us) * US))
+                step = _step(row, (done_us - max(started_us, last_done_us)) * US, started_us < last_done_us)
             except ValueError as error:
                 raise TraceError(path, line, f"is malformed: {error}") from error
-            last_done_us = done_us
+            if step.num_decodes or step.chunks:
+                steps.append(step)
+                last_done_us = done_us
     return steps
+
+
+def read_busy_steps(path: Path) -> list[RecordedStep]:
+    """Returns the steps that began while the one before ran, so that their durations are known.
+
+    Raises: TraceError as `read_steps` does.
+    """
+    return [step for step in read_steps(path) if step.is_busy]
 
 
 def errors_by_class(
@@ -122,14 +133,13 @@ def shape_of(step: RecordedStep, graphs: CudaGraphSizes) -> StepShape:
     )
 
 
-def _step(row: dict[str, str], duration_s: float) -> RecordedStep:
+def _step(row: dict[str, str], duration_s: float, is_busy: bool) -> RecordedStep:
     chunks = []
     for text in filter(None, row["prefill_chunks"].split(";")):
         tokens, context = (int(part) for part in text.split(":"))
         chunks.append(Chunk(tokens, context - tokens))  # contexts include the step's own tokens
-    return RecordedStep(
-        duration_s, int(row["num_decodes"]), int(row["sum_decode_context_tokens"]), tuple(chunks)
-    )
+    num_decodes, sum_context = int(row["num_decodes"]), int(row["sum_decode_context_tokens"])
+    return RecordedStep(duration_s, is_busy, num_decodes, sum_context, tuple(chunks))
 
 
 def _without_cold(steps: list[RecordedStep]) -> Iterator[RecordedStep]:

@@ -15,6 +15,7 @@ from simllm.hwmodels.cudagraph import CudaGraphSizes
 from simllm.hwmodels.step import Chunk
 from simllm.sim.validate import mean_absolute, scenario_of, validate_run
 from simllm.sim.validate.compare import compare, saturation, statistics
+from simllm.sim.validate.policy_check import check_policy
 from simllm.sim.validate.step_times import errors_by_class, read_busy_steps
 from simllm.sim.workload.traces.vllm_bench import BenchResult
 
@@ -170,3 +171,20 @@ def test_a_malformed_step_is_reported_with_its_line(tmp_path: Path) -> None:
     )
     with pytest.raises(TraceError, match=r"steps\.csv:2: "):
         read_busy_steps(path)
+
+
+def test_the_scheduler_is_followed_step_by_step_with_recorded_times(tmp_path: Path) -> None:
+    # One request of 100 tokens, three answers of one step each: prefill, then decodes of 101 and 102 tokens.
+    bench = _write(
+        tmp_path, input_lens=[100], output_lens=[3], start_times=[0.0], ttfts=[0.1], latencies=[0.3]
+    )
+    path = tmp_path / "steps.csv"
+    head = "schedule_start_us,output_done_us,num_decodes,sum_decode_context_tokens,prefill_chunks\n"
+    rows = ["2000,12000,0,0,100:100\n", "2500,20000,1,101,\n", "12500,30000,1,102,\n"]
+    path.write_text(head + "".join(rows), encoding="utf-8")
+    check = check_policy(bench, path)
+    assert (check.num_steps, check.num_followed, check.departure) == (3, 3, None)
+    path.write_text(head + rows[0] + rows[1] + rows[2].replace("102", "140"), encoding="utf-8")
+    check = check_policy(bench, path)
+    assert check.num_followed == 2
+    assert "recorded [1 decodes of 140 tokens" in check.describe()

@@ -1,4 +1,4 @@
-"""Paged decode attention: each KV head is read once for its whole group of query heads, split along the context.
+"""Paged decode attention: a KV head is read once for its group of query heads, contexts are split.
 
 Shapes: q, out (num_requests, query_len, num_q_heads, head_dim), query_len 1 .. 8 (more than 1 verifies draft
 tokens); k_cache, v_cache (num_blocks, block_size, num_kv_heads, head_dim) in bf16, fp16, fp8 e4m3 or int8,
@@ -34,7 +34,7 @@ def _load_tile(
     if USE_TMA:
         row = tl.load(table_ptr + start // BLOCK_SIZE) * BLOCK_SIZE + start % BLOCK_SIZE
         return desc.load([row, kv_head * HEAD_DIM])
-    else:
+    else:  # noqa: RET505 (Triton compiles code after a return, with operands that are not there)
         positions = start + tl.arange(0, BLOCK_N)
         rows = tl.load(table_ptr + positions // BLOCK_SIZE).to(tl.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
         columns = kv_head * HEAD_DIM + tl.arange(0, HEAD_DIM)
@@ -43,7 +43,8 @@ def _load_tile(
 
 @triton.jit
 def _decode_kernel(
-    q_ptr, k_desc, v_desc, k_ptr, v_ptr, k_scale_ptr, v_scale_ptr, table_ptr, context_lens_ptr, partial_ptr, lse_ptr,
+    q_ptr, k_desc, v_desc, k_ptr, v_ptr, k_scale_ptr, v_scale_ptr, table_ptr, context_lens_ptr,
+    partial_ptr, lse_ptr,
     # dimensions
     table_stride, scale,
     # shape of the heads
@@ -52,7 +53,7 @@ def _decode_kernel(
     # meta-parameters
     BLOCK_N: tl.constexpr, USE_TMA: tl.constexpr,
 ):  # fmt: skip
-    """Grid (num_kv_heads, num_splits, num_requests); row r is query token r // group, head r % group of the group.
+    """Grid (num_kv_heads, num_splits, num_requests); row r is token r // group, head r % group.
 
     partial (num_requests, num_splits, query_len, num_q_heads, head_dim), lse the same without head_dim, base
     2.
@@ -186,12 +187,14 @@ def decode_attention(
     k_rows, v_rows = (cache.view(-1, num_kv_heads * head_dim) for cache in (k_cache, v_cache))
     block = [chosen.meta["BLOCK_N"], head_dim]
     _decode_kernel[(num_kv_heads, splits, num_requests)](
-        q, TensorDescriptor.from_tensor(k_rows, block), TensorDescriptor.from_tensor(v_rows, block), k_rows, v_rows,
+        q, TensorDescriptor.from_tensor(k_rows, block), TensorDescriptor.from_tensor(v_rows, block),
+        k_rows, v_rows,
         k_scale, v_scale, block_table, context_lens, partial, lse, block_table.stride(0),
         (scale or head_dim**-0.5) * LOG2_E,
         QUERY_LEN=query_len, NUM_Q_HEADS=num_q_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim,
         BLOCK_SIZE=block_size, IS_QUANTIZED=k_scale is not None, DOT_DTYPE=_dot_dtype(q, k_cache),
-        ROWS=max(MIN_ROWS, triton.next_power_of_2(query_len * num_q_heads // num_kv_heads)), **chosen.launch_options(),
+        ROWS=max(MIN_ROWS, triton.next_power_of_2(query_len * num_q_heads // num_kv_heads)),
+        **chosen.launch_options(),
     )  # fmt: skip
     if splits > 1:
         num_rows = query_len * num_q_heads
@@ -252,8 +255,8 @@ def decode_attention_oracle(
 
 
 def launch_work(
-    sum_context: int, num_requests: int, *, query_len: int, num_q_heads: int, num_kv_heads: int, head_dim: int,
-    dtype: torch.dtype, kv_dtype: torch.dtype,
+    sum_context: int, num_requests: int, *, query_len: int, num_q_heads: int, num_kv_heads: int,
+    head_dim: int, dtype: torch.dtype, kv_dtype: torch.dtype,
 ) -> ops.Op:  # fmt: skip
     """Returns the FLOPs and bytes of decoding `num_requests` requests with `sum_context` cached tokens."""
     shape = ops.AttentionShape.grouped_query(

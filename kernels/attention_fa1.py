@@ -28,7 +28,7 @@ def _fa1_kernel(
     NUM_Q_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, IS_CAUSAL: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (num_q_heads,); acc (num_tokens, num_q_heads, head_dim) fp32 holds the normalised output so far."""
+    """Grid (num_q_heads,); acc (num_tokens, num_q_heads, head_dim) fp32 is the normalised output so far."""
     head = tl.program_id(0)
     kv_head = head // (NUM_Q_HEADS // NUM_KV_HEADS)
     columns = tl.arange(0, HEAD_DIM)

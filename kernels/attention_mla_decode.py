@@ -1,4 +1,4 @@
-"""Decode attention over a latent cache (MLA, absorbed): all query heads share one head that is key and value at once.
+"""Decode attention over a latent cache (MLA, absorbed): one head is key and value of all queries.
 
 Shapes: q (num_requests, num_heads, 576), the query absorbed into the latent space, 512 latent then 64 rotary
 columns; cache (num_blocks, block_size, 576); out (num_requests, num_heads, 512), still latent: the value
@@ -33,7 +33,7 @@ def _mla_decode_kernel(
     # meta-parameters
     BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (head blocks, num_splits, num_requests); partial (requests, splits, heads, latent), lse without latent."""
+    """Grid (head blocks, num_splits, num_requests); partial (requests, splits, heads, latent), lse likewise."""
     first_head = tl.program_id(0) * BLOCK_H
     split = tl.program_id(1)
     request = tl.program_id(2)

@@ -38,7 +38,7 @@ def _load_kv(
         if BLOCK_SIZE > 0:
             row = tl.load(table_ptr + start // BLOCK_SIZE) * BLOCK_SIZE + start % BLOCK_SIZE
         return desc.load([row, kv_head * HEAD_DIM])
-    else:
+    else:  # noqa: RET505 (Triton compiles code after a return, with operands that are not there)
         positions = start + tl.arange(0, BLOCK_N)
         rows = tl.load(table_ptr + positions // BLOCK_SIZE).to(tl.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
         columns = kv_head * HEAD_DIM + tl.arange(0, HEAD_DIM)
@@ -180,7 +180,7 @@ class Chunks:
 
 
 def candidates(block_size: int = 0) -> list[Config]:
-    """Returns the configurations that tuning tries; a page must hold whole tiles of keys to be copied by TMA."""
+    """Returns the configurations that tuning tries; TMA copies pages that hold whole tiles of keys."""
     tiles = [
         (128, 128, 8),
         (128, 64, 8),
@@ -232,7 +232,8 @@ def prefill_attention(
         TensorDescriptor.from_tensor(q.view(num_tokens, num_q_heads * head_dim), [block_m, head_dim]),
         TensorDescriptor.from_tensor(k_rows, [block_n, head_dim]),
         TensorDescriptor.from_tensor(v_rows, [block_n, head_dim]),
-        k_rows, v_rows, out, chunks.query_starts, chunks.kv_starts, table, 0 if table is None else table.stride(0),
+        k_rows, v_rows, out, chunks.query_starts, chunks.kv_starts,
+        table, 0 if table is None else table.stride(0),
         (scale or head_dim**-0.5) * LOG2_E,
         NUM_Q_HEADS=num_q_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim,
         BLOCK_SIZE=block_size, IS_CAUSAL=is_causal, **chosen.launch_options(),
@@ -284,7 +285,7 @@ def prefill_attention_oracle(
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, is_causal: bool, scale: float | None = None
 ) -> torch.Tensor:
-    """Returns plain attention in float64 of q (n, heads, d) over k, v (m, kv_heads, d), the last n of m aligned."""
+    """Returns float64 attention of q (n, heads, d) over k, v (m, kv_heads, d); q are the last n of m."""
     group = q.shape[1] // k.shape[1]
     keys, values = (rows.double().repeat_interleave(group, dim=1) for rows in (k, v))
     scores = torch.einsum("nhd,mhd->hnm", q.double(), keys) * (scale or q.shape[-1] ** -0.5)
@@ -298,8 +299,8 @@ def attend(
 
 
 def launch_work(
-    query_len: int, context_len: int, *, num_q_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype,
-    count: int = 1,
+    query_len: int, context_len: int, *, num_q_heads: int, num_kv_heads: int, head_dim: int,
+    dtype: torch.dtype, count: int = 1,
 ) -> ops.Op:  # fmt: skip
     """Returns the FLOPs and bytes of `count` equal causal chunks in one launch."""
     shape = ops.AttentionShape.grouped_query(num_q_heads, num_kv_heads, head_dim, dtype=DTYPE_NAMES[dtype])

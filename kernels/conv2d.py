@@ -35,7 +35,7 @@ def _box_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     NUM_PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """x (batch, h, w, in_channels), w (out_channels, taps * in_channels), out (batch, out_h, out_w, out_channels)."""
+    """x (batch, h, w, in_channels), w (out_channels, taps * in_channels), out (batch, h, w, out_channels)."""
     boxes_h = tl.cdiv(out_h, BOX_H)
     boxes_w = tl.cdiv(out_w, BOX_W)
     num_m_tiles = tl.cdiv(batch, BOX_N) * boxes_h * boxes_w
@@ -138,7 +138,7 @@ DEFAULT = Config({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8}, 
 
 @lru_cache(maxsize=256)
 def choose_box(batch: int, out_h: int, out_w: int, block_m: int) -> tuple[int, int, int]:
-    """Returns the box (images, rows, columns) of block_m pixels that covers the output with the least padding.
+    """Returns the box (images, rows, columns) of block_m pixels that covers the output with least padding.
 
     14 x 14 pixels of 32 images in tiles of 128: (32, 2, 2) fits exactly.
     """
@@ -153,8 +153,8 @@ def choose_box(batch: int, out_h: int, out_w: int, block_m: int) -> tuple[int, i
 
 
 def conv2d(
-    x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None, stride: int = 1, padding: int = 0,
-    config: Config | None = None,
+    x: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None = None, stride: int = 1,
+    padding: int = 0, config: Config | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Returns the convolution (batch, out_h, out_w, out_channels), typed as x, accumulated in fp32.
 
@@ -213,8 +213,8 @@ def _launch_boxes(
 
 
 def _launch_gather(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, stride: int, padding: int,
-    config: Config,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, stride: int,
+    padding: int, config: Config,
 ) -> torch.Tensor:  # fmt: skip
     _, height, width, in_channels = x.shape
     batch, out_h, out_w, out_channels = out.shape
@@ -225,7 +225,8 @@ def _launch_gather(
     # Without padding no edge cuts a kernel row, so its taps are one piece of x.
     fold = kernel_w if padding == 0 else 1
     _gather_kernel[(tiles,)](
-        x, weight, bias, out, num_pixels, height, width, in_channels, out_h, out_w, out_channels, stride, padding,
+        x, weight, bias, out,
+        num_pixels, height, width, in_channels, out_h, out_w, out_channels, stride, padding,
         HAS_BIAS=bias is not None, KERNEL_H=kernel_h, KERNEL_W=kernel_w, FOLD_W=fold,
         EVEN_CHANNELS=fold * in_channels % options["BLOCK_K"] == 0, HAS_EDGES=padding > 0, **options,
     )  # fmt: skip

@@ -110,7 +110,8 @@ def rope_(q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, table: torc
     _rope_kernel[(num_tokens,)](
         q, k, positions, table,
         NUM_Q_HEADS=num_q_heads, NUM_KV_HEADS=num_kv_heads, HALF=head_dim // 2,
-        BLOCK_Q_HEADS=triton.next_power_of_2(num_q_heads), BLOCK_KV_HEADS=triton.next_power_of_2(num_kv_heads),
+        BLOCK_Q_HEADS=triton.next_power_of_2(num_q_heads),
+        BLOCK_KV_HEADS=triton.next_power_of_2(num_kv_heads),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ TMA_ALIGNMENT_BYTES = 16
 
 @triton.jit
 def tile_origin(tile, num_m_tiles, num_n_tiles, GROUP_M: tl.constexpr):
-    """Row and column of a tile: GROUP_M rows of tiles at a time, so that a wave re-reads few panels from L2."""
+    """Row and column of a tile: GROUP_M rows of tiles at a time, so that a wave reads few panels from L2."""
     tiles_per_group = GROUP_M * num_n_tiles
     first_m = (tile // tiles_per_group) * GROUP_M
     rows_in_group = tl.minimum(num_m_tiles - first_m, GROUP_M)
@@ -104,8 +104,8 @@ def _gemm_kernel(
 
 
 def make_config(
-    block_m: int, block_n: int, block_k: int, warps: int, stages: int, *, split_store: bool, flatten: bool = True,
-    group_m: int = 8, ctas_per_sm: int = 1,
+    block_m: int, block_n: int, block_k: int, warps: int, stages: int, *, split_store: bool,
+    flatten: bool = True, group_m: int = 8, ctas_per_sm: int = 1,
 ) -> Config:  # fmt: skip
     meta = {
         "BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k, "GROUP_M": group_m,
@@ -152,7 +152,7 @@ def default_config(m: int, dtype: torch.dtype, *, silu_mul: bool = False) -> Con
 
 
 def check_operands(a: torch.Tensor, b: torch.Tensor) -> None:
-    """Raises ValueError unless a (m, k) and b (n, k) are row-major, of one dtype, and rows align to 16 bytes."""
+    """Raises ValueError unless a (m, k) and b (n, k) are row-major, of one dtype, with aligned rows."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"expected a (m, k) and b (n, k), got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.dtype != b.dtype or a.dtype not in DTYPE_NAMES:

@@ -1,4 +1,4 @@
-"""Matrix products with few rows: several CTAs share one output tile along k, so that all SMs stream the weights.
+"""Matrix products with few rows: CTAs share an output tile along k, so that all SMs stream the weights.
 
 Shapes: a (m, k), b (n, k), out (m, n), any sizes; bf16, fp16; fp32 runs as tf32. Meant for m up to some
 hundreds, where a tile per CTA would leave most SMs idle; also takes sizes and strides that the copy engine
@@ -30,7 +30,7 @@ def _split_k_kernel(
     # meta-parameters
     EVEN_K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of m, tiles of n, splits); partial (splits, m, n), of the output's dtype where one split is all."""
+    """Grid (tiles of m, tiles of n, splits); partial (splits, m, n), the output itself if splits is 1."""
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     depths = tl.arange(0, BLOCK_K)

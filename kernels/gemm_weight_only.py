@@ -35,7 +35,7 @@ def _weight_only_kernel(
     IS_INT4: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, OFFSET_BITS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of m, tiles of n, splits); partial (splits, m, n). One step of the loop is one group of columns."""
+    """Grid (tiles of m, tiles of n, splits); partial (splits, m, n). One step is one group of columns."""
     HALF: tl.constexpr = GROUP // 2
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -59,7 +59,7 @@ def _grouped_gemm_kernel(
     # meta-parameters
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles,), GROUP_M tiles of rows at a time; w (num_experts, n, k). Rows beyond num_rows are padding."""
+    """Grid (tiles,), GROUP_M tiles of rows at a time; w (num_experts, n, k). Rows from num_rows on are padding."""
     num_n_tiles = tl.cdiv(n, BLOCK_N)
     tiles_per_group = GROUP_M * num_n_tiles
     first_m = tl.program_id(0) // tiles_per_group * GROUP_M
@@ -204,8 +204,9 @@ def grouped_matmul(
     group_m = chosen.meta["GROUP_M"]
     m_groups = triton.cdiv(plan.tile_experts.numel(), group_m)
     _grouped_gemm_kernel[(m_groups * group_m * triton.cdiv(n, block_n),)](
-        x, TensorDescriptor.from_tensor(w, [1, block_n, block_k]), out, plan.rows, plan.tile_experts, plan.num_tiles,
-        num_rows, n, k, TOP_K=expansion, EVEN_K=k % block_k == 0, BLOCK_M=plan.block_m, **chosen.launch_options(),
+        x, TensorDescriptor.from_tensor(w, [1, block_n, block_k]), out,
+        plan.rows, plan.tile_experts, plan.num_tiles, num_rows, n, k,
+        TOP_K=expansion, EVEN_K=k % block_k == 0, BLOCK_M=plan.block_m, **chosen.launch_options(),
     )  # fmt: skip
     return out
 

@@ -55,7 +55,7 @@ def _read_kernel(source_ptr, sums_ptr, num_blocks, passes, BLOCK: tl.constexpr):
 
 @triton.jit
 def _shared_read_kernel(sums_ptr, iterations, NUM_THREADS: tl.constexpr):
-    """Every thread reads 16 bytes, 16 times an iteration, from 32 KiB of shared memory, free of bank conflicts."""
+    """Every thread reads 16 bytes of shared memory, 16 times an iteration, free of bank conflicts."""
     lanes = tl.arange(0, NUM_THREADS)
     # The loop is written in PTX so that no compiler drops or hoists a load.
     sums = tl.inline_asm_elementwise(
@@ -137,7 +137,7 @@ def write(target: torch.Tensor, value: int) -> torch.Tensor:
 
 
 def read(source: torch.Tensor, *, passes: int = 1, programs_per_sm: int = 4) -> torch.Tensor:
-    """Returns partial sums of `source`, flat int32, read `passes` times; they add up to passes * sum, mod 2^32."""
+    """Returns partial sums of `source`, flat int32; they add up to passes * sum, modulo 2^32."""
     _check(source)
     num_blocks = source.numel() // BLOCK
     programs = min(num_blocks, programs_per_sm * num_sms(source.device))

@@ -107,7 +107,7 @@ def _check(x: torch.Tensor, dtype: torch.dtype) -> float:
 def quantize_oracle(
     x: torch.Tensor, dtype: torch.dtype, group_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (dequantised x, scales) in float64 as exact arithmetic would give them, before codes are rounded."""
+    """Returns (x, scales) in float64: what codes * scales should be but for the rounding of the codes."""
     groups = x.double().unflatten(1, (-1, group_size))
     scales = groups.abs().amax(-1).clamp(min=1e-12) / (INT8_MAX if dtype == torch.int8 else FP8_MAX)
     return groups.flatten(1), scales

@@ -159,7 +159,7 @@ def kept_tokens_oracle(
 
 
 def launch_work(num_rows: int, vocab_size: int, dtype: torch.dtype) -> ops.Op:
-    """Returns the bytes of `sample` without top-k and top-p: the row is read for its maximum and for the draw.
+    """Returns the bytes of `sample` without top-k and top-p: one read for the maximum, one for the draw.
 
     SIMPLIFIED: up to 64 further passes of bisection hit L2 while num_rows * vocab_size fits it, and are not
     counted.

@@ -1,4 +1,4 @@
-"""Measures every candidate of every kernel on this GPU and keeps the winners: `python -m simllm.kernels.tune`.
+"""Measures every candidate of every kernel and keeps the winners: `python -m simllm.kernels.tune`.
 
 Compilation dominates, so worker processes compile first, in parallel, into Triton's cache on disk. Each
 candidate's output is compared with the reference; one that is wrong, or does not fit the GPU, cannot win.
@@ -30,7 +30,7 @@ MAX_WORKERS = 12  # each holds a few GB on the GPU
 
 
 def tune(kernels: Sequence[str] | None = None) -> TuningTable:
-    """Returns this GPU's table with the winners of `kernels` (all if None) measured anew, saved after each case."""
+    """Returns this GPU's table, the winners of `kernels` (all if None) measured anew, saved case by case."""
     name = gpu_name(torch.device("cuda"))
     before = load_table(name)
     winners = {} if before is None else {(w.kernel, w.variant, w.shape): w for w in before.winners}
@@ -68,7 +68,7 @@ def tune_case(case: Case) -> Winner:
 
 
 def is_correct(case: Case, config: Config, launch: Launch, reference: torch.Tensor) -> bool:
-    """Returns whether the candidate runs and agrees with the reference; says why not, unless the GPU is too small for it."""
+    """Returns whether the candidate runs and agrees with the reference; says why not, unless it is too large."""
     try:
         error = relative_error(launch(config), reference)
     except (triton.runtime.errors.OutOfResources, triton.runtime.errors.PTXASError, RuntimeError) as failure:

@@ -1,4 +1,4 @@
-"""The shapes that tuning measures, each with its candidates, its launch and what the result is checked against."""
+"""The shapes that tuning measures, each with its candidates, its launch and a reference result."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def mla_cases() -> Iterator[Case]:
 
 
 def moe_cases() -> Iterator[Case]:
-    """Yields Mixtral's first product (8 experts) and Qwen3-30B-A3B's (128 experts), for many and for few tokens."""
+    """Yields Mixtral's first product (8 experts) and Qwen3-30B-A3B's (128), for many and for few tokens."""
     for tokens, n, k, num_experts, top_k, block_m in (
         (4096, 28672, 4096, 8, 2, 128), (4096, 1536, 2048, 128, 8, 128), (64, 1536, 2048, 128, 8, 16),
     ):  # fmt: skip

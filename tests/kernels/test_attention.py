@@ -1,4 +1,4 @@
-"""Attention against float64: masks, groups of query heads, context before the chunk, pages in random order, splits."""
+"""Attention against float64: masks, groups of query heads, context, pages in random order, splits."""
 
 # ruff: noqa: E402 (what follows can be imported only where torch and Triton are)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matrix products against float64: odd sizes, epilogues, 8-bit operands, splits along k, 4- and 8-bit weights."""
+"""Matrix products against float64: odd sizes, epilogues, 8-bit operands, splits, 4- and 8-bit weights."""
 
 # ruff: noqa: E402 (what follows can be imported only where torch and Triton are)
 from __future__ import annotations

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Spec
+from simllm.sim.request import ContentRun, Request
 
 from .side_by_side import Player, Session, SideBySide, Turn
 
@@ -66,10 +67,23 @@ def test_the_comparison_sees_preemptions_and_cache_hits() -> None:
     assert both.counting.kv.stats.hit_tokens > 50
 
 
-def side_by_side(spec: VllmV1Spec, num_blocks: int, cache: str) -> SideBySide:
-    """Both schedulers, kept off the one case in which the counting cache deviates.
+def test_prompts_with_one_beginning_computed_side_by_side_hold_a_copy_each() -> None:
+    spec = VllmV1Spec(max_num_seqs=8, max_num_batched_tokens=512, long_prefill_token_threshold=64)
+    both = SideBySide(spec, num_blocks=400, block_size=16, caches=True, max_len=4000)
+    for index, output_tokens in enumerate((40, 10)):
+        content = (ContentRun(0, 1024), ContentRun(1 + index, 10))
+        both.add(Request(index, 0.0, 1034, output_tokens, content))
+    both.fill()
+    while both.in_flight:
+        both.complete()
+        both.fill()
+    assert both.counting.kv.stats.hit_tokens == 64, "the second found the first chunk of the first"
 
-    That case (SIMPLIFIED in kv/prefix.py) is a block computed while another request holds the same content.
+
+def side_by_side(spec: VllmV1Spec, num_blocks: int, cache: str) -> SideBySide:
+    """Both schedulers, kept off the one case in which the counting cache may deviate.
+
+    That case (SIMPLIFIED in kv/prefix.py) is a block computed while another copy of it is cached already.
     Here every prompt ends with tokens of its own, so that none is cached whole, and prompts that share
     anything are not computed side by side in chunks.
     """

@@ -134,6 +134,8 @@ class PrefixKvCache:
         """Frees the request's blocks, its tail first; full blocks stay cached until they are evicted."""
         # SIMPLIFIED: of a decode preempted with a step in flight, vLLM does not cache a block that this step
         # filled; effect: such a request may hit one block more when it resumes.
+        # SIMPLIFIED: an answer's blocks are cached here, not as they fill; effect: none, unless a prompt
+        # continues an answer that is still being written.
         num_full = live.num_computed // self.block_size
         if live.request.content is not None or not is_finished:
             self._insert(live, num_full)

@@ -79,6 +79,7 @@ class VllmV1Scheduler:
         is_split = spec.enable_chunked_prefill or chunk_limit <= spec.max_num_batched_tokens
         # vLLM refuses to start with whole prompts unless max_num_batched_tokens covers max_model_len.
         self._longest_prefill = max_model_len if is_split else spec.max_num_batched_tokens
+        # vLLM takes the share of all blocks, the null block included.
         self._watermark_blocks = int(spec.watermark * (kv.num_blocks + 1))
         self.step = 0
         self._waiting: deque[LiveRequest] = deque()

@@ -54,6 +54,6 @@ $(venv)/.installed: $(bin)/python $(sources)
 
 # The type checker knows a package by its folder's name, and a checkout may be called anything.
 $(venv)/.installed-dev: $(bin)/python $(sources)
-	$(pip) --editable '.[dev]'
+	$(pip) --editable '.[dev,gpu]'
 	mkdir -p $(venv)/typing && ln -sfn ../.. $(venv)/typing/simllm
 	touch $(venv)/.installed $@

@@ -5,6 +5,7 @@ shares: of the matrix units' datasheet rate, and of the datasheet's memory bandw
 of `hwmodels.ops`.
 """
 
+# ruff: noqa: B023 (a row is measured before its loop goes on, so its launches see the values that they were made with)
 from __future__ import annotations
 
 import argparse
@@ -51,7 +52,7 @@ Launch = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: our launch, torch's (None if it has none), the work, and the kernel to look into."""
+    """One line of the table: our launch, torch's (None if it has none), the work, the kernel to look into."""
 
     name: str
     shape: str
@@ -162,14 +163,15 @@ def prefill_rows() -> Iterator[Row]:
             values[order.long()] = v.unflatten(0, (-1, block_size))
         chunks = attention_prefill.Chunks.of([tokens], [tokens], "cuda", table)
         yield Row(
-            "prefill " + (f"block {block_size}" if block_size else "contiguous"), f"{tokens} tok {heads}/{kv_heads}x{dim}",
+            f"prefill {f'block {block_size}' if block_size else 'contiguous'}",
+            f"{tokens} tok {heads}/{kv_heads}x{dim}",
             lambda: attention_prefill.prefill_attention(q, keys, values, chunks), torchs, work,
             attention_prefill._prefill_kernel,
         )  # fmt: skip
 
 
 def decode_rows() -> Iterator[Row]:
-    """Yields paged decoding of 32 requests at 8 k, against torch reading the same KV once, and latent decoding."""
+    """Yields paged decoding of 32 requests at 8 k of context, and latent decoding of 128 at 4 k."""
     requests, context, heads, kv_heads, dim = 32, 8192, 32, 8, 128
     lens = torch.full((requests,), context, dtype=torch.int32, device="cuda")
     for dtype, block_size in ((BF16, 64), (BF16, 16), (BF16, 128), (FP8, 64), (INT8, 64)):
@@ -184,7 +186,8 @@ def decode_rows() -> Iterator[Row]:
                 head_dim=dim, dtype=BF16, kv_dtype=dtype,
             )  # fmt: skip
             yield Row(
-                f"decode {gemm.DTYPE_NAMES[dtype]} block {block_size}", f"{requests}x{context} {heads}/{kv_heads} q{query_len}",
+                f"decode {gemm.DTYPE_NAMES[dtype]} block {block_size}",
+                f"{requests}x{context} {heads}/{kv_heads} q{query_len}",
                 lambda: attention_decode.decode_attention(
                     q, k, v, table, lens, max_context_len=context, k_scale=scale, v_scale=scale
                 ),
@@ -221,11 +224,12 @@ def row_rows() -> Iterator[Row]:
         copy_work = ops.elementwise("copy", num_read=x.numel(), num_written=x.numel(), dtype="bf16")
         flat = x.view(torch.int32).view(-1)
         yield Row(
-            "copy", shape, lambda: probes.copy(flat, copied.view(torch.int32).view(-1)), lambda: copied.copy_(x),
-            copy_work, probes._copy_kernel,
+            "copy", shape, lambda: probes.copy(flat, copied.view(torch.int32).view(-1)),
+            lambda: copied.copy_(x), copy_work, probes._copy_kernel,
         )  # fmt: skip
         yield Row(
-            "rms_norm", shape, lambda: norm.rms_norm(x, weight), lambda: functional.rms_norm(x, (hidden,), weight, 1e-6),
+            "rms_norm", shape, lambda: norm.rms_norm(x, weight),
+            lambda: functional.rms_norm(x, (hidden,), weight, 1e-6),
             norm.launch_work(tokens, hidden, BF16, has_residual=False), norm._norm_kernel,
         )  # fmt: skip
         yield Row(
@@ -286,7 +290,8 @@ def row_rows() -> Iterator[Row]:
     top_ks, top_ps = torch.full((256,), 50, dtype=torch.int32, device="cuda"), ones * 0.9
     work = sampling.launch_work(256, 128_256, BF16)
     yield Row(
-        "sample top-k 50, top-p 0.9", "256x128256", lambda: sampling.sample(logits, ones, top_ks, top_ps, seed=1),
+        "sample top-k 50, top-p 0.9", "256x128256",
+        lambda: sampling.sample(logits, ones, top_ks, top_ps, seed=1),
         lambda: sorted_sample(logits, 50, 0.9), work, sampling._sample_kernel,
     )  # fmt: skip
 
@@ -300,7 +305,7 @@ def sorted_sample(logits: torch.Tensor, top_k: int, top_p: float) -> torch.Tenso
 
 
 def expert_rows() -> Iterator[Row]:
-    """Yields grouped products with uneven experts, against torch's grouped product with even ones, and convolutions."""
+    """Yields grouped products, ours with uneven experts and torch's with even ones, and convolutions."""
     for tokens, n, k, num_experts, top_k, block_m in (
         (4096, 28672, 4096, 8, 2, 128), (4096, 1536, 2048, 128, 8, 128), (64, 1536, 2048, 128, 8, 16),
     ):  # fmt: skip
@@ -310,7 +315,8 @@ def expert_rows() -> Iterator[Row]:
         ends = torch.linspace(0, tokens * top_k, num_experts + 1, device="cuda").int()[1:]
         sizes = {"num_experts": num_experts, "top_k": top_k, "dtype": BF16, "block_m": block_m}
         yield Row(
-            "grouped gemm bf16", f"{tokens}x{n}x{k} {top_k} of {num_experts}", lambda: moe.grouped_matmul(x, w, plan),
+            "grouped gemm bf16", f"{tokens}x{n}x{k} {top_k} of {num_experts}",
+            lambda: moe.grouped_matmul(x, w, plan),
             lambda: torch._grouped_mm(rows, w.transpose(1, 2), offs=ends),
             moe.launch_work(tokens, n, k, config=moe.default_config(), **sizes), moe._grouped_gemm_kernel,
         )  # fmt: skip
@@ -330,7 +336,8 @@ def expert_rows() -> Iterator[Row]:
             "conv2d bf16", f"{batch}x{height}x{width}x{in_channels}->{out_channels} k{kernel}",
             lambda: conv2d.conv2d(x, weight, stride=stride, padding=padding),
             lambda: functional.conv2d(*first, None, stride, padding),
-            conv2d.launch_work(pixels, out_channels, in_channels, kernel**2, BF16, conv2d.DEFAULT), looked_into,
+            conv2d.launch_work(pixels, out_channels, in_channels, kernel**2, BF16, conv2d.DEFAULT),
+            looked_into,
         )  # fmt: skip
 
 
@@ -342,7 +349,10 @@ GROUPS = {
     "rows": row_rows,
     "experts": expert_rows,
 }
-HEADER = f"{'kernel':26} {'shape':30} {'ours us':>9} {'torch us':>9} {'ratio':>6} {'TFLOP/s':>8} {'TB/s':>6} {'peak':>5} regs spill shared"
+HEADER = (
+    f"{'kernel':26} {'shape':30} {'ours us':>9} {'torch us':>9} {'ratio':>6} {'TFLOP/s':>8} {'TB/s':>6} {'peak':>5} "
+    "regs spill shared"
+)
 
 
 def print_row(row: Row) -> None:
@@ -358,8 +368,9 @@ def print_row(row: Row) -> None:
     peak = max(matrix_share, bytes_per_s / HBM_BYTES_PER_S)
     beside = f"{torch_s * 1e6:9.1f} {torch_s / ours_s:6.2f}" if torch_s else f"{'-':>9} {'-':>6}"
     print(
-        f"{row.name:26} {row.shape:30} {ours_s * 1e6:9.1f} {beside} {flops_per_s / 1e12:8.1f} {bytes_per_s / 1e12:6.2f} "
-        f"{peak:5.0%} {compiled.n_regs:4} {compiled.n_spills:5} {compiled.metadata.shared:6}",
+        f"{row.name:26} {row.shape:30} {ours_s * 1e6:9.1f} {beside} {flops_per_s / 1e12:8.1f} "
+        f"{bytes_per_s / 1e12:6.2f} {peak:5.0%} "
+        f"{compiled.n_regs:4} {compiled.n_spills:5} {compiled.metadata.shared:6}",
         flush=True,
     )
 

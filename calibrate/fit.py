@@ -33,6 +33,8 @@ MIN_SAMPLES_PER_COEFFICIENT = 1
 # Other starts that are tried for the rates, as factors on the first: the surface has several valleys.
 _STARTS = (1.0, 0.5, 2.0)
 _MAX_EVALUATIONS = 150
+# What a coefficient that the samples do not show is known by: nothing, so that its interval is its bounds.
+_RIDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ def _solve(form: Form, points: Sequence[OpPoint], logs: Array, device: DeviceSpe
     best = min(solutions, key=lambda solution: float(solution.cost))
     freedom = max(1, len(points) - len(names))
     variance = 2 * float(best.cost) / freedom
-    return best.x, np.sqrt(np.diag(np.linalg.pinv(best.jac.T @ best.jac)) * variance)
+    information = best.jac.T @ best.jac + _RIDGE * np.eye(len(names))
+    return best.x, np.sqrt(np.diag(np.linalg.inv(information)) * variance)
 
 
 def _fitted(log_value: float, log_error: float, bounds: tuple[float, float]) -> Fitted:

@@ -33,7 +33,7 @@ def _mla_decode_kernel(
     # meta-parameters
     BLOCK_H: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (head blocks, num_splits, num_requests); partial (requests, splits, heads, latent), lse likewise."""
+    """Grid (head blocks, num_splits, num_requests); partial (requests, splits, heads, latent)."""
     first_head = tl.program_id(0) * BLOCK_H
     split = tl.program_id(1)
     request = tl.program_id(2)

@@ -59,7 +59,7 @@ def _grouped_gemm_kernel(
     # meta-parameters
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles,), GROUP_M tiles of rows at a time; w (num_experts, n, k). Rows from num_rows on are padding."""
+    """Grid (tiles,), GROUP_M tiles of rows at a time; w (num_experts, n, k). Row num_rows is padding."""
     num_n_tiles = tl.cdiv(n, BLOCK_N)
     tiles_per_group = GROUP_M * num_n_tiles
     first_m = tl.program_id(0) // tiles_per_group * GROUP_M

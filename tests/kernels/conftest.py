@@ -1,4 +1,4 @@
-"""Kernel tests: in Triton's interpreter without a GPU, on it under `-m gpu`; skipped without torch or Triton."""
+"""Kernel tests: in Triton's interpreter without a GPU, on it under `-m gpu`."""
 
 import importlib.util
 import os

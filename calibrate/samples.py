@@ -78,15 +78,16 @@ def read_samples(path: Path) -> tuple[list[Sample], dict[str, str]]:
     samples: list[Sample] = []
     host: dict[str, str] = {}
     for file in files:
-        table = _read_table(file)
+        table, metadata = _read_table(file)
         samples += [_sample(row) for row in table.to_pylist()]
-        host |= _host(table.schema.metadata or {})
+        host |= _host(metadata)
     return samples, host
 
 
-def _read_table(file: Path) -> pa.Table:
+def _read_table(file: Path) -> tuple[pa.Table, Mapping[bytes, bytes]]:
+    """Returns the rows of a file and its metadata, which pyarrow drops where a schema is asked for."""
     try:
-        return pq.read_table(file, schema=SCHEMA)
+        return pq.read_table(file, schema=SCHEMA), pq.read_schema(file).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise CalibrationError(f"{file}: no table of samples: {' '.join(str(error).split())}") from None
 

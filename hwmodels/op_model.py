@@ -70,17 +70,18 @@ def _gemm_seconds(features: Features, coefficients: Coefficients) -> Array:
     """
     overlap = coefficients["overlap"]
     tile_s = smooth_max(
-        overlap,
+        coefficients["tile_overlap"],
         features["tile_flops"] / coefficients["matrix_flops_per_s"],
         features["tile_bytes"] / coefficients["operand_bytes_per_s"],
         features["cold_bytes"] / coefficients["cold_bytes_per_s"],
     )
-    exact = np.maximum(features["waves"], 1.0)
-    waves = exact + coefficients["tail"] * (np.ceil(features["waves"]) - exact)
     split_s = features["is_split"] * coefficients["split_s"] + features["split_bytes"] / coefficients["l2_bytes_per_s"]
-    compute_s = waves * (tile_s + coefficients["tile_s"]) + split_s
+    waves = features["waves"]
+    exact = np.maximum(waves, 1.0)
+    waves_s = (exact + coefficients["tail"] * (np.ceil(waves) - exact)) * (tile_s + coefficients["tile_s"]) + split_s
+    power_s = waves * features["tile_flops"] / coefficients["sustained_flops_per_s"]
     hbm_s = features["hbm_bytes"][:, None] / coefficients["hbm_bytes_per_s"]
-    total_s = smooth_max(overlap, compute_s, np.broadcast_to(hbm_s, compute_s.shape))
+    total_s = smooth_max(overlap, waves_s, power_s, np.broadcast_to(hbm_s, waves_s.shape))
     return coefficients["launch_s"] + total_s.min(axis=1)
 
 
@@ -131,12 +132,16 @@ def _stream_seconds(features: Features, coefficients: Coefficients) -> Array:
     return coefficients["launch_s"] + row_s + smooth_max(2.0, l2_s, hbm_s)
 
 
-_MATRIX = Coefficient("matrix_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units on full tiles")
+_MATRIX = Coefficient("matrix_flops_per_s", "FLOP/s", 9e14, 1e13, 3e15, "matrix units on full tiles")
+_SUSTAINED = Coefficient(
+    "sustained_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units where the power limit sets the clock"
+)
 _GEMM = Form(
     "gemm",
     (
         _LAUNCH,
         _MATRIX,
+        _SUSTAINED,
         Coefficient("operand_bytes_per_s", "B/s", 2e13, 5e11, 4e14, "tiles' operands, L2 to shared memory"),
         Coefficient("cold_bytes_per_s", "B/s", 8e12, 5e11, 4e14, "weights' first touch, if all SMs were to read"),
         _HBM,
@@ -144,6 +149,7 @@ _GEMM = Form(
         Coefficient("l2_bytes_per_s", "B/s", 5e12, 3e11, 4e13, "partial results of splits, written and read"),
         Coefficient("tile_s", "s", 1e-6, 1e-8, 2e-5, "fill and drain of one wave of tiles"),
         Coefficient("tail", "share", 0.7, 0.01, 1.0, "how much of a partly filled last wave is paid for"),
+        Coefficient("tile_overlap", "exponent", 4.0, 1.0, 40.0, "how well a tile's loads hide behind its FLOPs"),
         _OVERLAP,
     ),
     gemm_features,
@@ -157,7 +163,7 @@ _PREFILL = Form(
         _MATRIX,
         Coefficient("exponentials_per_s", "1/s", 4e12, 3e11, 1e15, "softmax, as exponentials"),
         _CTA,
-        Coefficient("cta_share", "share", 0.6, 0.1, 1.0, "share of an SM's rates that one CTA alone reaches"),
+        Coefficient("cta_share", "share", 0.6, 0.1, 1.5, "share of an SM's rates that one CTA alone reaches"),
         _HBM,
         _OVERLAP,
     ),

@@ -90,8 +90,10 @@ class DecodeLine(NamedTuple):
 class StepModel(Protocol):
     """Prices steps. Pure: the same arguments always give the same answer."""
 
-    terms: tuple[str, ...]
-    """Names of the cost terms, in the order of the columns of the steps table."""
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the cost terms, in the order of the columns of the steps table."""
+        ...
 
     def predict(self, shape: StepShape) -> StepCost:
         """Returns the cost of one step of any composition."""

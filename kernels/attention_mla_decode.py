@@ -53,23 +53,16 @@ def _mla_decode_kernel(
         # The next tile's block is looked up one tile ahead, so that its copy does not wait for the lookup.
         block = tl.load(table_ptr + tl.minimum(start + BLOCK_N, last_key - 1) // BLOCK_SIZE)
         latent = latent_desc.load([row, 0])
-        rope_scores = tl.dot(q_rope, rope_desc.load([row, LATENT]).T)
-        scores = tl.dot(q, latent.T) * scale + rope_scores * scale
-        p = scores.to(latent_desc.dtype)
-        correction = row_max
-        # Always true. Triton gives a product that another follows whole rows per warp, and with 64 rows both
-        # warpgroups would then compute all of it; the branch hides that the next product follows, so they
-        # share its columns.
-        if start < last_key:
-            is_seen = start + tl.arange(0, BLOCK_N) < context_len
-            scores = tl.where(is_seen[None, :], scores, -1.0e30)
-            new_max = tl.maximum(row_max, tl.max(scores, 1))
-            weights = tl.exp2(scores - new_max[:, None])
-            correction = tl.exp2(row_max - new_max)
-            row_sum = row_sum * correction + tl.sum(weights, 1)
-            row_max = new_max
-            p = weights.to(latent_desc.dtype)
-        acc = tl.dot(p, latent, acc * correction[:, None])
+        scores = tl.dot(q_rope, rope_desc.load([row, LATENT]).T)
+        scores = tl.dot(q, latent.T, scores) * scale
+        is_seen = start + tl.arange(0, BLOCK_N) < context_len
+        scores = tl.where(is_seen[None, :], scores, -1.0e30)
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        p = tl.exp2(scores - new_max[:, None])
+        correction = tl.exp2(row_max - new_max)
+        row_sum = row_sum * correction + tl.sum(p, 1)
+        acc = tl.dot(p.to(latent.dtype), latent, acc * correction[:, None])
+        row_max = new_max
     is_any = row_sum > 0.0
     row_sum = tl.where(is_any, row_sum, 1.0)
     heads = first_head + tl.arange(0, BLOCK_H)

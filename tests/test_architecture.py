@@ -38,7 +38,7 @@ LIBRARY_HOMES = {
     "pandas": ("sim.outcome", *ABOVE_TIME),
     "torch": ("kernels", "calibrate"),
     "triton": ("kernels", "calibrate"),
-    "typer": ("cli",),
+    "typer": ("cli", "calibrate"),
 }
 LAZY = {"torch", "triton", "pandas"}
 FORBIDDEN = {"atexit", "pickle", "marshal", "shelve"}

@@ -25,7 +25,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 def parse_duration(text: str) -> float:
     """Returns seconds of `90s`, `10m`, `1h` or a bare number of seconds."""
-    unit = _SECONDS.get(text[-1:], None)
+    unit = _SECONDS.get(text[-1:])
     try:
         return float(text if unit is None else text[:-1]) * (unit or 1.0)
     except ValueError:
@@ -47,7 +47,9 @@ def _show(progress: Progress) -> None:
 
 @app.command("sweep")
 def sweep_command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file of samples; resumes if it exists.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Parquet file of samples; resumes if it exists.")
+    ],
     budget: Annotated[str, typer.Option(help="How long to measure: 90s, 10m, 1h.")] = "10m",
     ops: Annotated[str, typer.Option(help="Only these ops, by comma.")] = "",
     implementations: Annotated[str, typer.Option(help="Only these implementations, by comma.")] = "",
@@ -74,9 +76,15 @@ def fit_command(
     """Fit the models to samples and print their errors on shapes that were left out. Needs no GPU."""
     spec = load_device(device)
     rows, host = read_samples(samples)
-    print(f"{'op':18} {'implementation':14} {'dtype':5} {'samples':>7} {'median':>7} {'p90':>7} {'worst':>7}  left out")
+    print(_FIT_HEADER)
     entries = fit_all(rows, spec, report=_show_fit, skip=_show_skipped)
     output.write_text(fitted_text(name or spec.name, spec, host, entries), encoding="utf-8")
+
+
+_FIT_HEADER = (
+    f"{'op':18} {'implementation':14} {'dtype':5} {'samples':>7} {'median':>7} {'p90':>7} {'worst':>7}"
+    "  left out"
+)
 
 
 def _show_fit(key: Key, fit: OpFit, errors: HeldOut) -> None:

@@ -31,9 +31,15 @@ class Pool:
         self._data = torch.empty(int(num_bytes / self.dtype.itemsize), dtype=self.dtype, device="cuda")
         for chunk in self._data.split(_CHUNK):
             if self.dtype == torch.int8:
-                chunk.copy_(torch.randint(-127, 128, chunk.shape, device="cuda", dtype=torch.int8, generator=generator))
+                chunk.copy_(
+                    torch.randint(
+                        -127, 128, chunk.shape, device="cuda", dtype=torch.int8, generator=generator
+                    )
+                )
             else:
-                chunk.copy_(torch.randn(chunk.shape, device="cuda", dtype=torch.bfloat16, generator=generator))
+                chunk.copy_(
+                    torch.randn(chunk.shape, device="cuda", dtype=torch.bfloat16, generator=generator)
+                )
         self._next = 0
 
     def take(self, *shape: int) -> torch.Tensor:
@@ -63,5 +69,5 @@ class Pools:
 
 
 def num_copies(cold_bytes: float) -> int:
-    """Returns how many copies of what must be cold a graph rotates through; one that fills L2 evicts itself."""
+    """Returns how many copies of what must be cold a graph rotates through; a large one evicts itself."""
     return min(MAX_COPIES, ceil(COLD_BYTES / max(cold_bytes, 1)))

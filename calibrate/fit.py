@@ -62,7 +62,7 @@ class OpFit:
 
 
 def by_key(samples: Iterable[Sample]) -> dict[Key, list[Sample]]:
-    """Returns the usable samples of every op, implementation and dtype, sorted so that order has no effect."""
+    """Returns the usable samples by op, implementation and dtype, in an order of their own."""
     groups: defaultdict[Key, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.is_usable:
@@ -124,7 +124,8 @@ def _solve(form: Form, points: Sequence[OpPoint], logs: Array, device: DeviceSpe
 def _fitted(log_value: float, log_error: float, bounds: tuple[float, float]) -> Fitted:
     """Returns a coefficient with its interval, none of them beyond the bounds."""
     low, high = (
-        float(np.clip(np.exp(np.clip(log_value + sign * CONFIDENCE_Z * log_error, -80, 80)), *bounds)) for sign in (-1, 1)
+        float(np.clip(np.exp(np.clip(log_value + sign * CONFIDENCE_Z * log_error, -80, 80)), *bounds))
+        for sign in (-1, 1)
     )
     return Fitted(*(round_significant(value) for value in (float(np.exp(log_value)), low, high)))
 

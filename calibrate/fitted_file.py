@@ -55,7 +55,9 @@ def _entry(key: Key, fit: OpFit, errors: HeldOut) -> dict[str, Any]:
     }
 
 
-def fitted_text(name: str, device: DeviceSpec, host: Mapping[str, str], entries: Sequence[Mapping[str, Any]]) -> str:
+def fitted_text(
+    name: str, device: DeviceSpec, host: Mapping[str, str], entries: Sequence[Mapping[str, Any]]
+) -> str:
     """Returns the fitted file. Raises: CalibrationError if nothing could be fitted."""
     if not entries:
         raise CalibrationError("no op has samples enough to fit")

@@ -8,8 +8,8 @@ from ..errors import CalibrationError
 from ..hwmodels.op_point import OpPoint
 from ..units import GIB
 from .buffers import Pools
-from .launchers import make_launches
-from .timer import Measurement, measure
+from .launchers import make_alternatives
+from .timer import Measurement, fastest, measure
 
 POOL_BYTES = 8 * GIB
 
@@ -21,9 +21,9 @@ class GpuMeasurer:
         self._pools = Pools(POOL_BYTES)
 
     def __call__(self, point: OpPoint) -> Measurement:
-        """Raises: CalibrationError if a kernel broke the CUDA context, after which nothing can be measured."""
+        """Raises: CalibrationError if a kernel broke the CUDA context, so that no other can run."""
         try:
-            return measure(make_launches(point, self._pools))
+            return measure(fastest(make_alternatives(point, self._pools)))
         except RuntimeError as error:
             try:
                 torch.cuda.synchronize()

@@ -57,7 +57,9 @@ def describe_host() -> Mapping[str, str]:
     import torch
 
     if not torch.cuda.is_available():
-        raise CalibrationError(f"torch {packages['torch']} sees no GPU although nvidia-smi shows {gpu['name']}")
+        raise CalibrationError(
+            f"torch {packages['torch']} sees no GPU although nvidia-smi shows {gpu['name']}"
+        )
     kept = {name.replace(".", "_"): gpu[name] for name in _KEPT}
     cuda = {"cuda": str(torch.version.cuda)}
     return {**kept, **packages, **cuda, "date": datetime.now(UTC).date().isoformat()}

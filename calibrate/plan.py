@@ -21,10 +21,29 @@ from .plan_shapes import attention_heads, expert_shapes, gemm_shapes
 
 # Tokens of a product: powers of two, what lies between them, and one row beyond the edges of tiles.
 GEMM_ROWS = (
-    1, 2, 4, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128, 129, 160, 192, 256, 257, 320, 384, 512, 513, 640, 768,
-    1024, 1025, 1280, 1536, 2048, 2049, 2560, 3072, 4096, 5120, 6144, 8192, 12288, 16384,
+    1, 2, 4, 8, 16, 17, 24, 32, 33, 48, 64, 65, 96, 128, 129, 160, 192, 256, 257, 320, 384, 512, 513, 640,
+    768, 1024, 1025, 1280, 1536, 2048, 2049, 2560, 3072, 4096, 5120, 6144, 8192, 12288, 16384,
 )  # fmt: skip
-QUERY_LENS = (16, 64, 100, 128, 200, 256, 384, 512, 768, 1000, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)
+QUERY_LENS = (
+    16,
+    64,
+    100,
+    128,
+    200,
+    256,
+    384,
+    512,
+    768,
+    1000,
+    1024,
+    1536,
+    2048,
+    3072,
+    4096,
+    6144,
+    8192,
+    16384,
+)
 CONTEXT_LENS = (0, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 CHUNKS_PER_BATCH = (1, 1, 1, 2, 4, 8)
 DECODE_BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -100,7 +119,8 @@ def _prefill_stream(implementation: str, weight: float, count: int) -> Stream:
         if implementation == "sdpa-cudnn" and context_len:
             return None  # torch aligns cuDNN's causal mask to the first key, which is wrong after a context
         return OpPoint(
-            "attention_prefill", implementation, "bf16", batch=batch, query_len=query_len, context_len=context_len,
+            "attention_prefill", implementation, "bf16",
+            batch=batch, query_len=query_len, context_len=context_len,
             num_q_heads=heads[0], num_kv_heads=heads[1], head_dim=heads[2],
             block_size=BLOCK_SIZE if implementation == "triton" else 0,
         )  # fmt: skip
@@ -118,7 +138,8 @@ def _decode_stream(implementation: str, dtype: str, weight: float, count: int) -
         if query_len * heads[0] // heads[1] > 128 or (batch == 1 and ragged > 1):
             return None
         return OpPoint(
-            "attention_decode", implementation, dtype, batch=batch, query_len=query_len, context_len=context_len,
+            "attention_decode", implementation, dtype,
+            batch=batch, query_len=query_len, context_len=context_len,
             max_context_len=ragged * context_len if ragged > 1 else 0,
             num_q_heads=heads[0], num_kv_heads=heads[1], head_dim=heads[2],
             block_size=BLOCK_SIZE if implementation == "triton" else 0,

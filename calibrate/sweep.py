@@ -1,4 +1,4 @@
-"""Measures the points of a plan within a budget and appends them to a file, skipping what is already there."""
+"""Measures the points of a plan within a budget and appends them to a file that may hold some."""
 
 from __future__ import annotations
 

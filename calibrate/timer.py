@@ -1,7 +1,7 @@
 """How long a launch takes inside a CUDA graph: the median over replays, and how far they spread.
 
-An engine's decode steps are replays of such graphs, so the gap to the next kernel is part of the time. Rotating
-buffers keep weights and caches cold: every launch of the graph reads another copy.
+An engine's decode steps are replays of such graphs, so the gap to the next kernel is part of the time.
+Rotating buffers keep weights and caches cold: every launch of the graph reads another copy.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 
 MIN_REPLAYS, MAX_REPLAYS = 5, 80
-# An engine keeps its GPU busy for seconds. Matrix products then draw all the power there is, and the clock settles
-# some tens of ms after their start, 15 % below where it began on an H200: only what comes after that is measured.
+# An engine keeps its GPU busy for seconds. Matrix products then draw all the power there is, and the clock
+# settles some tens of ms after their start, where an H200 is 15 % slower: only what comes after is measured.
 WARM_UP_S = 0.1
 TARGET_S = 0.04
 # Interquartile range over median, beyond which a point is measured again, longer, and then flagged.
 NOISY_SPREAD = 0.03
 REPEATS = 2
+LOOK_LAUNCHES, LOOK_REPLAYS = 16, 3
 # A graph holds about this much work, so that starting it (a few us) is lost in it.
 GRAPH_S = 5e-4
 MAX_LAUNCHES = 64
+
+
+Launch = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,27 @@ def summarise(times_s: Sequence[float], launches: int) -> Measurement:
     return Measurement(middle / launches, float(high - low) / middle, len(times_s))
 
 
-def measure(launches: Sequence[Callable[[], object]]) -> Measurement:
+def fastest(alternatives: Sequence[Sequence[Launch]]) -> Sequence[Launch]:
+    """Returns the alternative that a short look finds fastest; one that the kernel refuses is passed over.
+
+    Raises: whatever the last one raised, if all are refused.
+    """
+    if len(alternatives) == 1:
+        return alternatives[0]
+    looks: list[tuple[float, int]] = []
+    refusal: Exception | None = None
+    for place, launches in enumerate(alternatives):
+        try:
+            graph, num_launches = _capture(launches[:LOOK_LAUNCHES])
+            looks.append((min(_replay_s(graph, LOOK_REPLAYS)) / num_launches, place))
+        except (RuntimeError, ValueError) as error:
+            refusal = error
+    if not looks:
+        raise refusal or ValueError("no alternatives")
+    return alternatives[min(looks)[1]]
+
+
+def measure(launches: Sequence[Launch]) -> Measurement:
     """Returns the time of one launch, averaged over a graph that holds them all in a row.
 
     launches: the same work over different buffers. Noisy results are measured again; the best one is kept.
@@ -81,7 +105,7 @@ def _measure_once(graph: Any, replays: int, num_launches: int) -> Measurement:
     return replace(summarise(_elapsed_s(pairs), num_launches), clock_mhz=clock_mhz, power_w=power_w)
 
 
-def _capture(launches: Sequence[Callable[[], object]]) -> tuple[Any, int]:
+def _capture(launches: Sequence[Launch]) -> tuple[Any, int]:
     """Returns a graph of all launches, over and over until it is long enough, and how many it holds."""
     import torch
 
@@ -109,7 +133,9 @@ def _replay_s(graph: Any, replays: int) -> list[float]:
 def _enqueue(graph: Any, replays: int) -> list[tuple[Any, Any]]:
     import torch
 
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(replays)]
+    pairs = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(replays)
+    ]
     for start, stop in pairs:
         start.record()
         graph.replay()

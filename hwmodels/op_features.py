@@ -14,27 +14,42 @@ from numpy.typing import NDArray
 
 from ..units import DTYPE_BYTES
 from .device import DeviceSpec
-from .op_point import OpPoint, attention_shape, work
+from .op_point import EIGHT_BIT, OpPoint, attention_shape, work
 from .ops import expected_distinct_experts
 
 Array = NDArray[np.float64]
 Features = Mapping[str, Array]
+Candidate = tuple[float, float, float]
+"""Rows and columns of a tile, and the parts that k is split into."""
 
-# Tiles (rows, columns) and splits of k that GEMM libraries choose from: rows from the 8 of wgmma's narrowest
-# shape, at most 128 x 256 of fp32 accumulators in the registers of one SM.
-# Source: PTX ISA, wgmma m64nNk16 with N = 8 .. 256; names of cuBLAS's kernels on Hopper (nvjet 64x8 .. 256x128).
-TILES = tuple(
+# Tiles (rows, columns) of cuBLAS: 128 x 256 of fp32 accumulators fit one SM's registers. There are so many that
+# an equal share of the rows is always among them, to wgmma's step of 8: 257 rows take two tiles of 136.
+# Source: PTX ISA, wgmma m64nNk16 with N = 8, 16 .. 256; names of cuBLAS's kernels on Hopper (nvjet_..._128x136).
+_ACCUMULATORS = 128 * 256
+CUBLAS_TILES = tuple(
     (rows, columns)
-    for rows in (16, 32, 64, 128, 192, 256)
+    for rows in (64, 96, 128, 160, 192, 256)
     for columns in (64, 128, 192, 256)
-    if rows * columns <= 128 * 256
+    if rows * columns <= _ACCUMULATORS
 )
+ROW_STEP = 8
 SPLITS = (1, 2, 4, 8)
-# Rows of queries that a prefill CTA holds. Source: FlashAttention-3 (arXiv 2407.08608); kernels/attention_prefill.
-PREFILL_ROWS = 128
-# torch's FlashAttention-2 splits the keys where its CTAs fill less than this share of the SMs, by whole tiles.
+# Ours: whole tiles over TMA; for few 16-bit rows one tile of rows, narrow or wide, and k split; for mixtures
+# tiles of about as many rows as an expert has tokens.
+# Source: kernels/gemm, kernels/gemm_split_k, kernels/moe, the winners of tuning on H200.
+TMA_TILES = ((64, 256), (128, 128), (128, 256), (256, 128))
+STREAMING_COLUMNS, STREAMING_SPLITS, STREAMING_ROWS = (32, 128), (1, 2, 4), (16, 64)
+EXPERT_COLUMNS, EXPERT_ROWS = (128, 256), (16, 128)
+# Rows up to which the streaming kernel runs, and from which the whole tiles do; between them the faster one.
+MOST_STREAMING_ROWS, LEAST_TILED_ROWS = 64, 33
+# Rows of queries that a prefill CTA holds, and keys that it takes at a time.
+# Source: FlashAttention-3 (arXiv 2407.08608); kernels/attention_prefill, the winner of tuning on H200.
+PREFILL_ROWS, PREFILL_KEYS = 128, 64
+# torch's FlashAttention-2: its split kernel holds 64 rows and walks 128 keys at a time (256 of 64 dimensions);
+# it runs where CTAs fill less than 0.8 of two per SM.
 # Source: github.com/Dao-AILab/flash-attention, csrc/flash_attn/flash_api.cpp, num_splits_heuristic
-FLASH_FILLED, FLASH_SPLIT_KEYS = 0.8, 128
+FLASH_ROWS, FLASH_KEYS, FLASH_CTAS_PER_SM, FLASH_FILLED = 64, 128, 2, 0.8
+FLASH_EFFICIENCY = 0.85  # of the best split's, that the chosen one reaches
 # Keys that a CTA of a decode kernel takes at a time, and CTAs per SM that contexts are split for.
 # Source: kernels/attention_decode, tuned on H200.
 DECODE_KEYS, DECODE_CTAS_PER_SM, MAX_SPLITS = 32, 4, 128
@@ -44,29 +59,63 @@ DECODE_ROWS = 16  # Source: PTX ISA, mma m16n8k16
 MLA_HEAD_ROWS, MLA_CTAS_PER_SM = 64, 1  # Source: kernels/attention_mla_decode, tuned on H200
 
 
+# Experts that all get equally many rows give a ratio a rounding error above a whole number of tiles.
+_ROUNDING = 1e-9
+
+
 def _column(points: Sequence[OpPoint], name: str) -> Array:
     return np.array([getattr(point, name) for point in points], dtype=np.float64)[:, None]
 
 
 def gemm_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
-    """Returns per point and candidate the FLOPs and bytes of a tile, scaled to the whole device, and waves."""
+    """Returns per point and candidate the FLOPs and bytes of a tile, scaled to the whole device, and waves.
+
+    Points have as many candidates as the one with most; what lacks is filled up with its first.
+    """
+    sms = device.num_sms
     n, k = _column(points, "n"), _column(points, "k")
     groups = np.array([[_num_groups(point)] for point in points])
     rows = np.array([[point.m * max(1, point.top_k)] for point in points]) / groups
     width = np.array([[DTYPE_BYTES[point.dtype]] for point in points])
-    tiles = np.array([(*tile, split) for split in SPLITS for tile in TILES], dtype=np.float64)
-    tile_m, tile_n, splits = tiles.T[:, None, :]
-    num_tiles = groups * np.ceil(rows / tile_m - 1e-9) * np.ceil(n / tile_n) * splits
+    offered = [_candidates(point, row) for point, row in zip(points, rows[:, 0], strict=True)]
+    most = max(len(candidates) for candidates in offered)
+    filled = [[*candidates, *[candidates[0]] * (most - len(candidates))] for candidates in offered]
+    tile_m, tile_n, splits = np.array(filled, dtype=np.float64).transpose(2, 0, 1)
     depth = k / splits
     return {
-        "tile_flops": 2 * tile_m * tile_n * depth * device.num_sms,
-        "tile_bytes": (tile_m + tile_n) * depth * width * device.num_sms,
-        "cold_bytes": tile_n * depth * width * device.num_sms,
-        "waves": num_tiles / device.num_sms,
+        "tile_flops": 2 * tile_m * tile_n * depth * sms,
+        "tile_bytes": (tile_m + tile_n) * depth * width * sms,
+        "cold_bytes": tile_n * depth * width * sms,
+        "waves": groups * np.ceil(rows / tile_m - _ROUNDING) * np.ceil(n / tile_n) * splits / sms,
         "is_split": np.where(splits > 1, 1.0, 0.0),
-        "split_bytes": np.where(splits > 1, 2 * 4 * splits * groups * rows * n, 0.0),
-        "hbm_bytes": np.array([work(point).hbm_bytes for point in points]),
+        "split_bytes": np.where(splits > 1, 2 * PARTIAL_BYTES * splits * groups * rows * n, 0.0),
+        "hbm_bytes": np.array([[work(point).hbm_bytes] for point in points]),
     }
+
+
+def _candidates(point: OpPoint, rows: float) -> list[Candidate]:
+    """Returns the (rows, columns, splits) that the point's library may run `rows` rows with."""
+    if point.implementation != "triton":
+        return [(_even_rows(rows, most), n, split) for split in SPLITS for most, n in CUBLAS_TILES]
+    if point.num_experts:
+        return [(_power_of_two(rows, EXPERT_ROWS), n, 1) for n in EXPERT_COLUMNS]
+    tiled: list[Candidate] = [(m, n, 1) for m, n in TMA_TILES]
+    if point.dtype in EIGHT_BIT or point.m > MOST_STREAMING_ROWS:
+        return tiled
+    tile_m = _power_of_two(rows, STREAMING_ROWS)
+    streaming: list[Candidate] = [(tile_m, n, s) for n in STREAMING_COLUMNS for s in STREAMING_SPLITS]
+    return streaming + tiled if point.m >= LEAST_TILED_ROWS else streaming
+
+
+def _even_rows(rows: float, most: int) -> float:
+    """Returns the rows of a tile that cuts all rows into equal parts of at most `most`."""
+    parts = ceil(rows / most - _ROUNDING)
+    return ceil(rows / parts / ROW_STEP - _ROUNDING) * ROW_STEP
+
+
+def _power_of_two(rows: float, bounds: tuple[int, int]) -> int:
+    """Returns the power of two at or above `rows`, within bounds."""
+    return min(bounds[1], max(bounds[0], 1 << max(0, ceil(rows) - 1).bit_length()))
 
 
 def _num_groups(point: OpPoint) -> float:
@@ -79,7 +128,7 @@ def _num_groups(point: OpPoint) -> float:
 def prefill_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
     """Returns the work of a mean SM and of the longest CTA, in units of the whole device's rates."""
     cuts = [_prefill_cut(point, device.num_sms) for point in points]
-    num_ctas, pairs, longest = np.array(cuts, dtype=np.float64).T
+    num_ctas, splits, pairs, longest = np.array(cuts, dtype=np.float64).T
     head_dim = np.array([point.head_dim for point in points], dtype=np.float64)
     longest *= device.num_sms
     return {
@@ -89,24 +138,49 @@ def prefill_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
         "longest_flops": 4 * head_dim * longest,
         "longest_exponentials": longest,
         "longest_ctas": np.ones(len(points)),
+        "num_launches": np.where(splits > 1, 2.0, 1.0),
         "hbm_bytes": np.array([work(point).hbm_bytes for point in points]),
     }
 
 
-def _prefill_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float]:
-    """Returns CTAs, pairs of query and key in whole tiles, and the pairs of the longest CTA.
+def _prefill_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, float]:
+    """Returns CTAs, splits of the keys, pairs of query and key in whole tiles, and those of the longest CTA.
 
     A CTA holds 128 query rows of one head and walks the context and all keys up to its last row.
     """
-    tiles = ceil(point.query_len / PREFILL_ROWS)
-    keys = tiles * point.context_len + PREFILL_ROWS * tiles * (tiles + 1) / 2
-    longest = float(point.context_len + PREFILL_ROWS * tiles)
-    heads = point.batch * point.num_q_heads
-    num_ctas = heads * tiles
-    if point.implementation == "sdpa-flash" and num_ctas < FLASH_FILLED * num_sms:
-        splits = min(num_sms // num_ctas, ceil(longest / FLASH_SPLIT_KEYS))
-        num_ctas, longest = num_ctas * splits, longest / splits
-    return num_ctas, PREFILL_ROWS * heads * keys, PREFILL_ROWS * longest
+    heads, rows, splits = point.batch * point.num_q_heads, PREFILL_ROWS, 1
+    if point.implementation == "sdpa-flash":
+        num_ctas = heads * ceil(point.query_len / FLASH_ROWS)
+        splits = flash_splits(num_ctas, point.context_len + point.query_len, point.head_dim, num_sms)
+        rows = PREFILL_ROWS if splits == 1 else FLASH_ROWS
+    tiles = ceil(point.query_len / rows)
+    # Keys up to the end of each tile of rows; the last tile stops at the last key's block.
+    step = PREFILL_ROWS if point.implementation == "sdpa-cudnn" else PREFILL_KEYS
+    beyond = max(0, rows * tiles - ceil(point.query_len / step) * step)
+    keys = tiles * point.context_len + rows * tiles * (tiles + 1) / 2 - beyond
+    longest = (point.context_len + rows * tiles - beyond) / splits
+    return heads * tiles * splits, splits, rows * heads * keys, rows * longest
+
+
+def flash_splits(num_ctas: int, num_keys: int, head_dim: int, num_sms: int) -> int:
+    """Returns into how many parts torch's FlashAttention-2 cuts the keys, so that the CTAs fill the SMs.
+
+    The fewest parts whose last wave is nearly as full as the best split's.
+    """
+    slots, blocks = FLASH_CTAS_PER_SM * num_sms, ceil(num_keys / _flash_keys(head_dim))
+    if num_ctas >= FLASH_FILLED * slots:
+        return 1
+    eligible = [
+        splits
+        for splits in range(1, min(MAX_SPLITS, slots, blocks) + 1)
+        if splits == 1 or ceil(blocks / splits) != ceil(blocks / (splits - 1))
+    ]
+    filled = {splits: num_ctas * splits / slots / ceil(num_ctas * splits / slots) for splits in eligible}
+    return next(s for s in eligible if filled[s] >= FLASH_EFFICIENCY * max(filled.values()))
+
+
+def _flash_keys(head_dim: int) -> int:
+    return FLASH_KEYS if head_dim > 64 else 2 * FLASH_KEYS
 
 
 def decode_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
@@ -133,17 +207,20 @@ def _decode_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, floa
     Every request is cut into as many parts, whatever its context, so that the grid fills the SMs.
     """
     shape = attention_shape(point)
+    groups, rows = point.num_kv_heads, point.query_len * point.num_q_heads // point.num_kv_heads
+    ctas_per_sm, block = DECODE_CTAS_PER_SM, DECODE_KEYS
     if point.op == "mla_decode":
-        rows = min(MLA_HEAD_ROWS, point.num_q_heads)
-        groups, ctas_per_sm = ceil(point.num_q_heads / rows), MLA_CTAS_PER_SM
-    else:
-        rows = point.query_len * point.num_q_heads // point.num_kv_heads
-        groups, ctas_per_sm = point.num_kv_heads, DECODE_CTAS_PER_SM
+        rows, ctas_per_sm = min(MLA_HEAD_ROWS, point.num_q_heads), MLA_CTAS_PER_SM
+        groups = ceil(point.num_q_heads / rows)
     rows = ceil(rows / DECODE_ROWS) * DECODE_ROWS
-    wanted = ceil(ctas_per_sm * num_sms / (point.batch * groups))
-    key_tiles = ceil(point.longest_context / DECODE_KEYS)
-    splits = max(1, min(wanted, key_tiles, MAX_SPLITS))
-    keys = ceil(key_tiles / splits) * DECODE_KEYS
+    if point.implementation == "sdpa-flash":
+        block = _flash_keys(point.head_dim)
+        splits = flash_splits(point.batch * groups, point.context_len, point.head_dim, num_sms)
+        rows = FLASH_ROWS if splits > 1 else PREFILL_ROWS
+    else:
+        wanted = ceil(ctas_per_sm * num_sms / (point.batch * groups))
+        splits = max(1, min(wanted, ceil(point.longest_context / block), MAX_SPLITS))
+    keys = ceil(ceil(point.longest_context / block) / splits) * block
     all_keys = point.batch * groups * point.context_len
     flops = 2.0 * all_keys * rows * (shape.qk_head_dim + shape.v_head_dim)
     return point.batch * groups * splits, splits, flops, keys / all_keys

@@ -62,27 +62,28 @@ _HBM = Coefficient("hbm_bytes_per_s", "B/s", 4e12, 2e11, 1e13, "streams from HBM
 
 
 def _gemm_seconds(features: Features, coefficients: Coefficients) -> Array:
-    """Returns the fastest tile's time: waves of tiles, operands through L2 and bytes from HBM overlap.
+    """Returns the fastest tile's time: whole waves and bytes from HBM overlap, under the power limit.
 
-    A tile of one wave: its FLOPs at one SM's share of the matrix rate, against its operands at one SM's share
-    of the operand rate, plus a fixed time to fill and drain. The last wave counts by `tail`: 1 is a whole wave
-    as a static grid has it, 0 a share of it as if tiles could be cut at will.
+    One wave: a tile's FLOPs at one SM's share of the matrix rate, its operands at one SM's share of the
+    operand rate, or the first touch of its weights, whichever is longest, and a time to fill and drain.
+    Power: every FLOP and every byte costs energy, and the board may draw so much. At the limit the clock
+    falls, so time is at least FLOPs / sustained rate + bytes / the rate at which traffic alone would meet it.
     """
-    overlap = coefficients["overlap"]
-    tile_s = smooth_max(
-        coefficients["tile_overlap"],
-        features["tile_flops"] / coefficients["matrix_flops_per_s"],
-        features["tile_bytes"] / coefficients["operand_bytes_per_s"],
-        features["cold_bytes"] / coefficients["cold_bytes_per_s"],
+    rate = coefficients.__getitem__
+    tile_s = np.maximum.reduce(
+        [
+            features["tile_flops"] / rate("matrix_flops_per_s"),
+            features["tile_bytes"] / rate("operand_bytes_per_s"),
+            np.broadcast_to(features["cold_bytes"] / rate("cold_bytes_per_s"), features["tile_flops"].shape),
+        ]
     )
-    split_s = features["is_split"] * coefficients["split_s"] + features["split_bytes"] / coefficients["l2_bytes_per_s"]
-    waves = features["waves"]
-    exact = np.maximum(waves, 1.0)
-    waves_s = (exact + coefficients["tail"] * (np.ceil(waves) - exact)) * (tile_s + coefficients["tile_s"]) + split_s
-    power_s = waves * features["tile_flops"] / coefficients["sustained_flops_per_s"]
-    hbm_s = features["hbm_bytes"][:, None] / coefficients["hbm_bytes_per_s"]
-    total_s = smooth_max(overlap, waves_s, power_s, np.broadcast_to(hbm_s, waves_s.shape))
-    return coefficients["launch_s"] + total_s.min(axis=1)
+    split_s = features["is_split"] * rate("split_s") + features["split_bytes"] / rate("l2_bytes_per_s")
+    waves_s = np.ceil(features["waves"]) * (tile_s + rate("tile_s")) + split_s
+    hbm_s = np.broadcast_to(features["hbm_bytes"] / rate("hbm_bytes_per_s"), waves_s.shape)
+    flops = features["waves"] * features["tile_flops"]
+    power_s = flops / rate("sustained_flops_per_s") + features["hbm_bytes"] / rate("sustained_bytes_per_s")
+    total_s = np.maximum(smooth_max(rate("overlap"), waves_s, hbm_s), power_s)
+    return np.asarray(rate("launch_s") + total_s.min(axis=1))
 
 
 def _prefill_seconds(features: Features, coefficients: Coefficients) -> Array:
@@ -101,7 +102,8 @@ def _prefill_seconds(features: Features, coefficients: Coefficients) -> Array:
 
     hbm_s = features["hbm_bytes"] / coefficients["hbm_bytes_per_s"]
     longest_s = busy_s("longest") / coefficients["cta_share"]
-    return coefficients["launch_s"] + smooth_max(coefficients["overlap"], busy_s("mean"), longest_s, hbm_s)
+    launch_s = features["num_launches"] * coefficients["launch_s"]
+    return launch_s + smooth_max(coefficients["overlap"], busy_s("mean"), longest_s, hbm_s)
 
 
 def _decode_seconds(features: Features, coefficients: Coefficients) -> Array:
@@ -133,23 +135,23 @@ def _stream_seconds(features: Features, coefficients: Coefficients) -> Array:
 
 
 _MATRIX = Coefficient("matrix_flops_per_s", "FLOP/s", 9e14, 1e13, 3e15, "matrix units on full tiles")
-_SUSTAINED = Coefficient(
-    "sustained_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units where the power limit sets the clock"
-)
 _GEMM = Form(
     "gemm",
     (
         _LAUNCH,
         _MATRIX,
-        _SUSTAINED,
-        Coefficient("operand_bytes_per_s", "B/s", 2e13, 5e11, 4e14, "tiles' operands, L2 to shared memory"),
-        Coefficient("cold_bytes_per_s", "B/s", 8e12, 5e11, 4e14, "weights' first touch, if all SMs were to read"),
+        Coefficient(
+            "sustained_flops_per_s", "FLOP/s", 7e14, 1e13, 3e15, "matrix units where power sets the clock"
+        ),
+        Coefficient(
+            "sustained_bytes_per_s", "B/s", 2e13, 1e12, 1e15, "HBM traffic that would take all the power"
+        ),
+        Coefficient("operand_bytes_per_s", "B/s", 1.8e13, 5e11, 4e14, "tiles' operands, L2 to shared memory"),
+        Coefficient("cold_bytes_per_s", "B/s", 1e13, 5e11, 4e14, "weights' first touch, all SMs reading"),
         _HBM,
-        Coefficient("split_s", "s", 2e-6, 1e-8, 2e-5, "adding up the parts of split products"),
-        Coefficient("l2_bytes_per_s", "B/s", 5e12, 3e11, 4e13, "partial results of splits, written and read"),
-        Coefficient("tile_s", "s", 1e-6, 1e-8, 2e-5, "fill and drain of one wave of tiles"),
-        Coefficient("tail", "share", 0.7, 0.01, 1.0, "how much of a partly filled last wave is paid for"),
-        Coefficient("tile_overlap", "exponent", 4.0, 1.0, 40.0, "how well a tile's loads hide behind its FLOPs"),
+        Coefficient("split_s", "s", 5e-6, 1e-8, 2e-5, "adding up the parts of split products"),
+        Coefficient("l2_bytes_per_s", "B/s", 5e12, 3e11, 4e13, "partial results, written and read"),
+        Coefficient("tile_s", "s", 5e-7, 1e-8, 2e-5, "fill and drain of one wave of tiles"),
         _OVERLAP,
     ),
     gemm_features,
@@ -179,7 +181,9 @@ _DECODE = Form(
         Coefficient("cta_bytes_per_s", "B/s", 3e10, 1e9, 1e12, "what the longest CTA alone reads per second"),
         _CTA,
         Coefficient("reduce_s", "s", 2e-6, 1e-8, 2e-5, "launch of the reduction over splits"),
-        Coefficient("partial_bytes_per_s", "B/s", 3e12, 1e11, 1e14, "partial results of splits, written and read"),
+        Coefficient(
+            "partial_bytes_per_s", "B/s", 3e12, 1e11, 1e14, "partial results of splits, written and read"
+        ),
         _OVERLAP,
     ),
     decode_features,

@@ -70,7 +70,7 @@ class OpProfileFile(_Part):
 
 @dataclass(frozen=True, slots=True)
 class OpPrediction:
-    """The time of one operation and what it asks of the hardware. is_extrapolated: a size was not measured."""
+    """The time of one operation and its work. is_extrapolated: one of its sizes was not measured."""
 
     time_s: float
     flops: float

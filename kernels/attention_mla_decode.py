@@ -16,6 +16,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
 from .attention_decode import choose_splits, reduce_splits_kernel
+from .attention_mla_hopper import HOPPER_TILE, is_supported, launch_hopper
 from .attention_prefill import LOG2_E, gather_pages
 from .gemm import DTYPE_NAMES
 from .tuning import Config, tuned_config
@@ -99,45 +100,60 @@ def mla_decode_attention(
 ) -> torch.Tensor:  # fmt: skip
     """Returns latent outputs (num_requests, num_heads, latent_dim), typed as q.
 
+    On Hopper, DeepSeek's sizes run on `attention_mla_hopper` unless a config asks for the portable kernel.
     scale: of the scores; the model's own head size sets it, (128 + 64) ** -0.5 in DeepSeek-V3.
     Raises: ValueError if shapes, dtypes or layouts do not fit.
     """
     _check(q, cache, latent_dim)
-    num_requests, num_heads, width = q.shape
-    block_size = cache.shape[1]
-    shape = (num_requests, max_context_len, num_heads)
-    variant = f"{DTYPE_NAMES[q.dtype]}.block{block_size}"
-    chosen = config or tuned_config("attention_mla_decode", variant, shape, q.device)
-    chosen = chosen or default_config(num_heads, block_size)
-    block_h, block_n = chosen.meta["BLOCK_H"], chosen.meta["BLOCK_N"]
-    head_blocks = triton.cdiv(num_heads, block_h)
+    num_requests, num_heads, _ = q.shape
+    is_hopper = config is None and is_supported(q, cache, latent_dim)
+    chosen = HOPPER_TILE if is_hopper else config or _choose_config(q, cache.shape[1], max_context_len)
+    head_blocks = triton.cdiv(num_heads, chosen.meta["BLOCK_H"])
     splits = choose_splits(
         chosen, num_programs=num_requests * head_blocks, max_context_len=max_context_len, device=q.device
     )
     out = q.new_empty((num_requests, num_heads, latent_dim))
     partial = out if splits == 1 else q.new_empty((num_requests, splits, *out.shape[1:]), dtype=torch.float32)
     lse = q.new_empty((num_requests, splits, num_heads), dtype=torch.float32)
-    rope_dim = width - latent_dim
-    q_rows, cache_rows = q.view(-1, width), cache.view(-1, width)
-    _mla_decode_kernel[(head_blocks, splits, num_requests)](
-        TensorDescriptor.from_tensor(q_rows, [block_h, latent_dim]),
-        TensorDescriptor.from_tensor(q_rows, [block_h, rope_dim]),
-        TensorDescriptor.from_tensor(cache_rows, [block_n, latent_dim]),
-        TensorDescriptor.from_tensor(cache_rows, [block_n, rope_dim]),
-        block_table, context_lens, partial, lse, block_table.stride(0), scale * LOG2_E,
-        NUM_HEADS=num_heads, LATENT=latent_dim, BLOCK_SIZE=block_size, **chosen.launch_options(),
-    )  # fmt: skip
+    if is_hopper:
+        launch_hopper(
+            q, cache, block_table, context_lens, partial, lse, num_splits=splits, scale=scale * LOG2_E
+        )
+    else:
+        _launch(q, cache, block_table, context_lens, partial, lse, splits, scale * LOG2_E, chosen)
     if splits > 1:
         reduce_splits_kernel[(num_heads, num_requests)](
-            partial,
-            lse,
-            out,
-            splits,
-            num_heads,
-            HEAD_DIM=latent_dim,
-            BLOCK_SPLITS=triton.next_power_of_2(splits),
-        )
+            partial, lse, out, splits, num_heads,
+            HEAD_DIM=latent_dim, BLOCK_SPLITS=triton.next_power_of_2(splits),
+        )  # fmt: skip
     return out
+
+
+def _choose_config(q: torch.Tensor, block_size: int, max_context_len: int) -> Config:
+    num_requests, num_heads, _ = q.shape
+    variant = f"{DTYPE_NAMES[q.dtype]}.block{block_size}"
+    tuned = tuned_config(
+        "attention_mla_decode", variant, (num_requests, max_context_len, num_heads), q.device
+    )
+    return tuned or default_config(num_heads, block_size)
+
+
+def _launch(
+    q: torch.Tensor, cache: torch.Tensor, block_table: torch.Tensor, context_lens: torch.Tensor,
+    partial: torch.Tensor, lse: torch.Tensor, num_splits: int, scale: float, config: Config,
+) -> None:  # fmt: skip
+    num_requests, num_heads, width = q.shape
+    block_h, block_n = config.meta["BLOCK_H"], config.meta["BLOCK_N"]
+    latent_dim = partial.shape[-1]
+    q_rows, cache_rows = q.view(-1, width), cache.view(-1, width)
+    _mla_decode_kernel[(triton.cdiv(num_heads, block_h), num_splits, num_requests)](
+        TensorDescriptor.from_tensor(q_rows, [block_h, latent_dim]),
+        TensorDescriptor.from_tensor(q_rows, [block_h, width - latent_dim]),
+        TensorDescriptor.from_tensor(cache_rows, [block_n, latent_dim]),
+        TensorDescriptor.from_tensor(cache_rows, [block_n, width - latent_dim]),
+        block_table, context_lens, partial, lse, block_table.stride(0), scale,
+        NUM_HEADS=num_heads, LATENT=latent_dim, BLOCK_SIZE=cache.shape[1], **config.launch_options(),
+    )  # fmt: skip
 
 
 def _check(q: torch.Tensor, cache: torch.Tensor, latent_dim: int) -> None:

@@ -1,8 +1,9 @@
 """Latent decode attention for Hopper, with the copies placed by hand: `attention_mla_decode` launches it.
 
-Shapes as there, for 512 latent and 64 rotary columns. Written in Gluon, because Triton's own pipeline issues the copy
-of the next tile only after the current one is computed, when the two tiles that fit beside the queries are not yet
-enough to hide it. Here the copy starts before the products of the current tile, into the buffer that the last one left.
+Shapes as there, for 512 latent and 64 rotary columns. Written in Gluon, because Triton's own pipeline issues
+the copy of the next tile only after the current one is computed, when the two tiles that fit beside the
+queries are not yet enough to hide it. Here the copy starts before the products of the current tile, into the
+buffer that the last one left.
 Papers: DeepSeek-V2, arXiv 2405.04434; the split of 512 output columns over two warpgroups as in FlashMLA
 (github.com/deepseek-ai/FlashMLA, deep-dive notes of 2025-04-22).
 """
@@ -22,15 +23,28 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from .tuning import Config
+
 LATENT_DIM, ROPE_DIM = 512, 64
-BLOCK_H = BLOCK_N = 64  # rows of a warpgroup's product; two tiles of keys and the queries fill 225 KiB
-NUM_WARPS = 8
+# 64 rows as of a warpgroup's product; the queries and two tiles of 64 keys fill 220 KiB of shared memory.
+HOPPER_TILE = Config({"BLOCK_H": 64, "BLOCK_N": 64}, num_warps=8)
+BLOCK_H, BLOCK_N = HOPPER_TILE.meta["BLOCK_H"], HOPPER_TILE.meta["BLOCK_N"]
 HOPPER = (9, 0)
+# Triton 3.6 calls it thread_barrier, later versions barrier.
+cta_barrier = gl.thread_barrier if hasattr(gl, "thread_barrier") else gl.barrier
 
 
 @gluon.jit
 def _copy_tile(
-    latent_desc, rope_desc, latent, rope, barrier, row, is_wanted, LATENT: gl.constexpr, NUM_BYTES: gl.constexpr
+    latent_desc,
+    rope_desc,
+    latent,
+    rope,
+    barrier,
+    row,
+    is_wanted,
+    LATENT: gl.constexpr,
+    NUM_BYTES: gl.constexpr,
 ):
     mbarrier.expect(barrier, NUM_BYTES, pred=is_wanted)
     tma.async_copy_global_to_shared(latent_desc, [row, 0], barrier, latent, pred=is_wanted)
@@ -98,11 +112,11 @@ def _mla_hopper_kernel(
         start = first_key + tile * BLOCK_N
         slot = tile % 2
         # Every warp has waited for the products of the last tile, so its buffer may be written.
-        gl.thread_barrier()
+        cta_barrier()
         row = block * BLOCK_SIZE + (start + BLOCK_N) % BLOCK_SIZE
         _copy_tile(
-            latent_desc, rope_desc, latents.index(1 - slot), ropes.index(1 - slot), barriers.index(1 - slot), row,
-            tile + 1 < num_tiles, LATENT, TILE_BYTES,
+            latent_desc, rope_desc, latents.index(1 - slot), ropes.index(1 - slot),
+            barriers.index(1 - slot), row, tile + 1 < num_tiles, LATENT, TILE_BYTES,
         )  # fmt: skip
         block = gl.load(table_ptr + gl.minimum((start + 2 * BLOCK_N) // BLOCK_SIZE, last_block))
         mbarrier.wait(barriers.index(slot), (tile // 2) & 1)
@@ -135,7 +149,7 @@ def _mla_hopper_kernel(
 
 
 def is_supported(q: torch.Tensor, cache: torch.Tensor, latent_dim: int) -> bool:
-    """Returns whether this kernel serves the launch: Hopper, bf16 or fp16, DeepSeek's sizes, pages of whole tiles."""
+    """Returns whether this kernel serves: Hopper, bf16 or fp16, DeepSeek's sizes, pages of whole tiles."""
     return (
         q.device.type == "cuda"
         and torch.cuda.get_device_capability(q.device) == HOPPER
@@ -162,5 +176,5 @@ def launch_hopper(
         TensorDescriptor.from_tensor(cache_rows, [BLOCK_N, ROPE_DIM], layout),
         block_table, context_lens, partial, lse, block_table.stride(0), scale,
         NUM_HEADS=num_heads, LATENT=LATENT_DIM, ROPE=ROPE_DIM, BLOCK_SIZE=cache.shape[1],
-        BLOCK_H=BLOCK_H, BLOCK_N=BLOCK_N, num_warps=NUM_WARPS,
+        BLOCK_H=BLOCK_H, BLOCK_N=BLOCK_N, num_warps=HOPPER_TILE.num_warps,
     )  # fmt: skip

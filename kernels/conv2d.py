@@ -126,8 +126,8 @@ def candidates(*, is_boxed: bool) -> list[Config]:
     return [
         Config({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages, ctas)
         for bm, bn, warps in tiles
-        for block_k in ((64,) if is_boxed else (32, 64))
-        for stages in (3, 4, 5)
+        for block_k in ((64, 128) if is_boxed else (32, 64))
+        for stages in (2, 3, 4, 5)
         for ctas in ((1, 2) if is_boxed else (1,))
     ]
 

@@ -19,13 +19,15 @@ import triton
 
 from .timing import flushed_median_s
 from .tuning import Config, TuningTable, Winner, gpu_name, load_table, save_table
-from .tuning_cases import Case, Launch, cases
+from .tuning_cases import cases
+from .tuning_inputs import Case, Launch
 
 # ||out - reference|| / ||reference|| that a correct candidate stays under: bf16 operands give 2e-3 to 1e-2,
 # the reference's own rounding (bf16 products of fp8 blocks) about as much; a wrong index gives more than 0.1.
 MAX_RELATIVE_ERROR = 3e-2
 SCREENING_S, FINAL_S = 0.004, 0.15
 FINALISTS = 4
+Key = tuple[str, str, tuple[int, ...]]  # kernel, variant, shape
 MAX_WORKERS = 12  # each holds a few GB on the GPU
 
 
@@ -33,7 +35,7 @@ def tune(kernels: Sequence[str] | None = None) -> TuningTable:
     """Returns this GPU's table, the winners of `kernels` (all if None) measured anew, saved case by case."""
     name = gpu_name(torch.device("cuda"))
     before = load_table(name)
-    winners = {} if before is None else {(w.kernel, w.variant, w.shape): w for w in before.winners}
+    winners = {} if before is None else known_winners(before)
     table = TuningTable(name, torch.__version__, triton.__version__, tuple(winners.values()))
     for case in chosen_cases(kernels):
         winner = tune_case(case)
@@ -41,6 +43,13 @@ def tune(kernels: Sequence[str] | None = None) -> TuningTable:
         table = replace(table, winners=tuple(winners.values()))
         save_table(table)
     return table
+
+
+def known_winners(table: TuningTable) -> dict[Key, Winner]:
+    """Returns the winners of cases that still exist: another's configuration may no longer fit its kernel."""
+    known = {(case.kernel, case.variant, case.shape) for case in cases()}
+    keyed = {(winner.kernel, winner.variant, winner.shape): winner for winner in table.winners}
+    return {key: winner for key, winner in keyed.items() if key in known}
 
 
 def chosen_cases(kernels: Sequence[str] | None) -> list[Case]:
@@ -123,6 +132,8 @@ def main() -> None:
     parser.add_argument("kernels", nargs="*", help="kernels to tune (default: all)")
     parser.add_argument("--share", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("tuning needs a CUDA GPU")
     if arguments.share:
         share, num_shares = map(int, arguments.share.split("/"))
         compile_share(share, num_shares, arguments.kernels)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 
@@ -21,27 +20,13 @@ from . import (
     transpose,
 )
 from .tuning import Config
-
-Launch = Callable[[Config], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One kernel at one shape; `prepare` makes fresh random inputs and returns (launch, reference output)."""
-
-    kernel: str
-    variant: str
-    shape: tuple[int, ...]
-    candidates: Sequence[Config]
-    prepare: Callable[[], tuple[Launch, torch.Tensor]]
-
-    @property
-    def name(self) -> str:
-        """The case on one line."""
-        return f"{self.kernel} {self.variant} {'x'.join(map(str, self.shape))}"
-
+from .tuning_inputs import Case, Launch, decode_reference, paged, random, sdpa
 
 SQUARES = ((4096, 4096, 4096), (8192, 8192, 8192))
+SMALL_M_SHAPES = (
+    (1, 4096, 4096), (16, 4096, 4096), (64, 4096, 4096),
+    (16, 28672, 4096), (64, 28672, 4096), (16, 4096, 14336),
+)  # fmt: skip
 GEMM_SHAPES = (*SQUARES, (512, 4096, 4096), (2048, 6144, 4096), (2048, 4096, 14336), (100352, 512, 256))
 
 
@@ -56,13 +41,6 @@ def cases() -> Iterator[Case]:
     yield from moe_cases()
     yield from conv_cases()
     yield transpose_case()
-
-
-def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    """Returns standard normal numbers on the GPU; for int8 as if their largest, at 4 sigma, had code 127."""
-    if dtype == torch.int8:
-        return (torch.randn(shape, device="cuda") * 32).round().clamp(-127, 127).to(dtype)
-    return torch.randn(shape, dtype=torch.bfloat16 if dtype.itemsize == 1 else dtype, device="cuda").to(dtype)
 
 
 def gemm_cases() -> Iterator[Case]:
@@ -116,15 +94,6 @@ def quantized_cases() -> Iterator[Case]:
         yield Case("gemm_block_scaled", "fp8", (m, n, k), gemm_block_scaled.candidates(), prepare_blocks)
 
 
-def paged(rows: torch.Tensor, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (cache, pages): `rows` (tokens, heads, dim) laid out in pages of a random order."""
-    blocks = rows.unflatten(0, (-1, block_size))
-    order = torch.randperm(blocks.shape[0], device=rows.device)
-    cache = torch.empty_like(blocks)
-    cache[order] = blocks
-    return cache, order.int()
-
-
 def prefill_cases() -> Iterator[Case]:
     """Yields causal prefill of 8 k tokens, 32 query and 8 KV heads of 128, contiguous and in pages."""
     tokens, heads, kv_heads, dim = 8192, 32, 8, 128
@@ -154,13 +123,6 @@ def prefill_cases() -> Iterator[Case]:
             candidates,
             prepare,
         )
-
-
-def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Returns torch's causal attention of q (tokens, heads, dim) over k, v (tokens, kv_heads, dim)."""
-    batched = (rows.transpose(0, 1)[None] for rows in (q, k, v))
-    out = torch.nn.functional.scaled_dot_product_attention(*batched, is_causal=True, enable_gqa=True)
-    return out[0].transpose(0, 1)
 
 
 def decode_cases() -> Iterator[Case]:
@@ -199,29 +161,9 @@ def decode_cases() -> Iterator[Case]:
         yield Case("attention_decode", variant, shape, attention_decode.candidates(block_size), prepare)
 
 
-def decode_reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, factor: float
-) -> torch.Tensor:
-    """Returns decode attention by torch in fp32, request by request; `factor` dequantises."""
-    outs = []
-    for request in range(q.shape[0]):
-        keys, values = (cache[table[request].long()].flatten(0, 1).float() * factor for cache in (k, v))
-        group = q.shape[2] // k.shape[2]
-        queries = q[request, 0].float().unflatten(0, (-1, group))
-        scores = torch.einsum("hgd,nhd->hgn", queries, keys) * q.shape[-1] ** -0.5
-        outs.append(torch.einsum("hgn,nhd->hgd", scores.softmax(-1), values).flatten(0, 1)[None])
-    return torch.stack(outs)
-
-
 def small_m_cases() -> Iterator[Case]:
     """Yields products of few rows with bf16, int8 and int4 weights."""
-    for m, n, k in (
-        (1, 4096, 4096),
-        (16, 4096, 4096),
-        (64, 4096, 4096),
-        (16, 28672, 4096),
-        (16, 4096, 14336),
-    ):
+    for m, n, k in SMALL_M_SHAPES:
 
         def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
             a, b = random(m, k), random(n, k)

@@ -33,7 +33,11 @@ def synthesise(op: str, implementation: str, truth: dict[str, float]) -> list[Sa
 
 CASES = [
     ("gemm", "cublas", {"matrix_flops_per_s": 6.9e14, "hbm_bytes_per_s": 4.2e12, "launch_s": 2.5e-6}),
-    ("attention_prefill", "triton", {"matrix_flops_per_s": 8e14, "exponentials_per_s": 3e12, "cta_share": 0.7}),
+    (
+        "attention_prefill",
+        "triton",
+        {"matrix_flops_per_s": 8e14, "exponentials_per_s": 3e12, "cta_share": 0.7},
+    ),
     ("attention_decode", "triton", {"hbm_bytes_per_s": 3.9e12, "cta_bytes_per_s": 2e10, "launch_s": 4e-6}),
     ("rms_norm", "triton", {"hbm_bytes_per_s": 3.5e12, "launch_s": 2e-6, "row_s": 1e-6}),
 ]
@@ -59,14 +63,18 @@ def test_an_interval_holds_its_coefficient_and_stays_within_the_bounds_of_the_fo
     fit = fit_samples(samples, DEVICE)
     for coefficient in form_of("gemm").coefficients:
         fitted = fit.coefficients[coefficient.name]
-        assert coefficient.low * 0.999 <= fitted.low <= fitted.value <= fitted.high <= coefficient.high * 1.001
+        assert (
+            coefficient.low * 0.999 <= fitted.low <= fitted.value <= fitted.high <= coefficient.high * 1.001
+        )
 
 
 def test_one_wild_sample_hardly_moves_a_fit():
     samples = synthesise("rms_norm", "triton", {"hbm_bytes_per_s": 3.5e12})
     before = fit_samples(samples, DEVICE).values
     wild = [*samples[:-1], Sample(samples[-1].point, 40 * samples[-1].time_us, 0.0, 20, False, 1.0, 1.0)]
-    assert fit_samples(wild, DEVICE).values["hbm_bytes_per_s"] == pytest.approx(before["hbm_bytes_per_s"], rel=0.05)
+    assert fit_samples(wild, DEVICE).values["hbm_bytes_per_s"] == pytest.approx(
+        before["hbm_bytes_per_s"], rel=0.05
+    )
 
 
 def test_the_same_samples_in_any_order_give_the_same_bytes():
@@ -109,7 +117,10 @@ def test_predictions_of_a_fit_are_those_of_its_form():
     fit = fit_samples(samples, DEVICE)
     points = [sample.point for sample in samples]
     form = form_of("attention_prefill")
-    assert predict_s(fit, points, DEVICE).tolist() == form.seconds(form.features(points, DEVICE), fit.values).tolist()
+    assert (
+        predict_s(fit, points, DEVICE).tolist()
+        == form.seconds(form.features(points, DEVICE), fit.values).tolist()
+    )
 
 
 def test_values_are_rounded_to_six_significant_digits():

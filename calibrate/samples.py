@@ -64,7 +64,8 @@ def write_samples(path: Path, samples: Iterable[Sample], host: Mapping[str, str]
 
 def _row(sample: Sample) -> dict[str, Any]:
     row = asdict(sample)
-    return row.pop("point") | row
+    point: dict[str, Any] = row.pop("point")
+    return point | row
 
 
 def read_samples(path: Path) -> tuple[list[Sample], dict[str, str]]:

@@ -102,7 +102,7 @@ def _provenance(files: Sequence[Path], runs: Sequence[Validation]) -> str:
     engine, device = bench.scalars["engine"], scenario_of(bench).pools[0].device
     profile = load_profile(device)
     return (
-        f"Real {engine['name']} {engine['version']} on {engine['gpu']} (measured {bench.scalars['date'][:7]}), "
+        f"Real {engine['name']} {engine['version']} on {engine['gpu']}, {bench.scalars['date'][:7]}; "
         f"hardware profile `{profile.name}` ({profile.kind}), {len(runs)} of {len(files)} recorded runs."
     )
 

@@ -22,9 +22,9 @@ Features = Mapping[str, Array]
 Candidate = tuple[float, float, float]
 """Rows and columns of a tile, and the parts that k is split into."""
 
-# Tiles (rows, columns) of cuBLAS: 128 x 256 of fp32 accumulators fit one SM's registers. There are so many that
-# an equal share of the rows is always among them, to wgmma's step of 8: 257 rows take two tiles of 136.
-# Source: PTX ISA, wgmma m64nNk16 with N = 8, 16 .. 256; names of cuBLAS's kernels on Hopper (nvjet_..._128x136).
+# Tiles (rows, columns) of cuBLAS: 128 x 256 of fp32 accumulators fit one SM's registers. There are so many
+# that an equal share of the rows is always among them, to wgmma's step of 8: 257 rows take two of 136.
+# Source: PTX ISA, wgmma m64nNk16 with N = 8, 16 .. 256; names of cuBLAS's Hopper kernels (nvjet 128x136).
 _ACCUMULATORS = 128 * 256
 CUBLAS_TILES = tuple(
     (rows, columns)
@@ -45,8 +45,8 @@ MOST_STREAMING_ROWS, LEAST_TILED_ROWS = 64, 33
 # Rows of queries that a prefill CTA holds, and keys that it takes at a time.
 # Source: FlashAttention-3 (arXiv 2407.08608); kernels/attention_prefill, the winner of tuning on H200.
 PREFILL_ROWS, PREFILL_KEYS = 128, 64
-# torch's FlashAttention-2: its split kernel holds 64 rows and walks 128 keys at a time (256 of 64 dimensions);
-# it runs where CTAs fill less than 0.8 of two per SM.
+# torch's FlashAttention-2: its split kernel holds 64 rows and walks 128 keys at a time (256 if they have 64
+# dimensions); it runs where CTAs fill less than 0.8 of two per SM.
 # Source: github.com/Dao-AILab/flash-attention, csrc/flash_attn/flash_api.cpp, num_splits_heuristic
 FLASH_ROWS, FLASH_KEYS, FLASH_CTAS_PER_SM, FLASH_FILLED = 64, 128, 2, 0.8
 FLASH_EFFICIENCY = 0.85  # of the best split's, that the chosen one reaches

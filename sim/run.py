@@ -81,7 +81,8 @@ def play(prepared: Prepared, on_progress: OnProgress | None = None) -> Recorder:
     """Plays the requests on the deployed pools and returns the record."""
     scenario, deployments, demand = prepared.scenario, prepared.deployments, prepared.demand
     clock = Clock()
-    recorder = Recorder(len(demand), record_steps=scenario.run.record_steps)
+    has_reasoning = demand.reasoning_tokens is not None
+    recorder = Recorder(len(demand), record_steps=scenario.run.record_steps, has_reasoning=has_reasoning)
     # SIMPLIFIED: one front end, with the first pool's delays, for all pools; effect: none with one pool.
     frontend_in_s = deployments[0].config.engine_overhead.frontend_in_s
     source = Source(clock, demand, recorder=recorder, frontend_in_s=frontend_in_s)

@@ -99,16 +99,16 @@ class Recorder:
 
     Times are seconds since the start, nan for what has not happened. `reasons` names why a rejected
     request was rejected. `first_output_at` is the first token that is not reasoning; it is only
-    filled in for requests that reason.
+    filled in for requests that reason, and empty if none does.
     """
 
-    def __init__(self, num_requests: int, *, record_steps: bool) -> None:
+    def __init__(self, num_requests: int, *, record_steps: bool, has_reasoning: bool = False) -> None:
         nan, zeros = float("nan"), bytes(8 * num_requests)
         self.num_requests = num_requests
         self.arrived_at = array("d", [nan]) * num_requests
         self.scheduled_at = array("d", [nan]) * num_requests
         self.first_token_at = array("d", [nan]) * num_requests
-        self.first_output_at = array("d", [nan]) * num_requests
+        self.first_output_at = array("d", [nan]) * (num_requests if has_reasoning else 0)
         self.finished_at = array("d", [nan]) * num_requests
         self.output_tokens = array("q", zeros)
         self.cached_tokens = array("i", bytes(4 * num_requests))

@@ -15,7 +15,7 @@ from ..policy.batch import Batch
 from .gaps import GapSketch
 from .leap import Leap
 
-_FLUSH_VALUES = 1 << 17
+_FLUSH_VALUES = 1 << 14
 _NUM_COUNTS = 6
 
 

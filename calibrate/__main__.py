@@ -13,6 +13,7 @@ from ..errors import USER_ERROR_EXIT_CODE, SimllmError
 from ..hwmodels.device import load_device
 from .fit import Key, OpFit
 from .fitted_file import fit_all, fitted_text
+from .host import describe_host
 from .plan import make_plan
 from .samples import read_samples
 from .sweep import Progress, sweep
@@ -55,8 +56,6 @@ def sweep_command(
     implementations: Annotated[str, typer.Option(help="Only these implementations, by comma.")] = "",
 ) -> None:
     """Measure this machine's GPU, most informative points first."""
-    from .host import describe_host
-
     points = make_plan(_names(ops), _names(implementations))
     budget_s = parse_duration(budget)
     host = describe_host()

@@ -7,7 +7,7 @@ fitted here. Arrays have one row per point, and for products one column per tile
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, erf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,9 @@ STREAMING_COLUMNS, STREAMING_SPLITS, STREAMING_ROWS = (32, 128), (1, 2, 4), (16,
 EXPERT_COLUMNS, EXPERT_ROWS = (128, 256), (16, 128)
 # Rows up to which the streaming kernel runs, and from which the whole tiles do; between them the faster one.
 MOST_STREAMING_ROWS, LEAST_TILED_ROWS = 64, 33
-# Rows of queries that a prefill CTA holds, and keys that it takes at a time.
+# Query rows of a prefill CTA, keys that it takes at a time, and CTAs that fit one SM.
 # Source: FlashAttention-3 (arXiv 2407.08608); kernels/attention_prefill, the winner of tuning on H200.
-PREFILL_ROWS, PREFILL_KEYS = 128, 64
+PREFILL_ROWS, PREFILL_KEYS, PREFILL_CTAS_PER_SM = 128, 64, 2
 # torch's FlashAttention-2: its split kernel holds 64 rows and walks 128 keys at a time (256 if they have 64
 # dimensions); it runs where CTAs fill less than 0.8 of two per SM.
 # Source: github.com/Dao-AILab/flash-attention, csrc/flash_attn/flash_api.cpp, num_splits_heuristic
@@ -55,8 +55,10 @@ FLASH_EFFICIENCY = 0.85  # of the best split's, that the chosen one reaches
 DECODE_KEYS, DECODE_CTAS_PER_SM, MAX_SPLITS = 32, 4, 128
 PARTIAL_BYTES = 4  # partial results are fp32
 ROW_UNIT = 4096
-DECODE_ROWS = 16  # Source: PTX ISA, mma m16n8k16
-MLA_HEAD_ROWS, MLA_CTAS_PER_SM = 64, 1  # Source: kernels/attention_mla_decode, tuned on H200
+DECODE_ROWS, MAX_DECODE_ROWS = 16, 256  # Source: PTX ISA, mma m16n8k16; kernels/attention_decode
+# Heads that a CTA of latent attention holds: where they fill whole tiles, Hopper's kernel runs, once per SM.
+# Source: kernels/attention_mla_hopper and kernels/attention_mla_decode
+MLA_HEAD_ROWS = 64
 
 
 # Experts that all get equally many rows give a ratio a rounding error above a whole number of tiles.
@@ -86,11 +88,33 @@ def gemm_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
         "tile_flops": 2 * tile_m * tile_n * depth * sms,
         "tile_bytes": (tile_m + tile_n) * depth * width * sms,
         "cold_bytes": tile_n * depth * width * sms,
-        "waves": groups * np.ceil(rows / tile_m - _ROUNDING) * np.ceil(n / tile_n) * splits / sms,
+        "waves": groups * _row_tiles(points, rows, tile_m) * np.ceil(n / tile_n) * splits / sms,
         "is_split": np.where(splits > 1, 1.0, 0.0),
         "split_bytes": np.where(splits > 1, 2 * PARTIAL_BYTES * splits * groups * rows * n, 0.0),
         "hbm_bytes": np.array([[work(point).hbm_bytes] for point in points]),
     }
+
+
+def _row_tiles(points: Sequence[OpPoint], rows: Array, tile_m: Array) -> Array:
+    """Returns the tiles along the rows of one product, for mixtures the mean over their experts."""
+    tiles = np.ceil(rows / tile_m - _ROUNDING)
+    for place, point in enumerate(points):
+        if point.num_experts:
+            share = point.top_k / point.num_experts
+            tiles[place] = _expected_tiles(float(rows[place, 0]), float(tile_m[place, 0]), share)
+    return tiles
+
+
+def _expected_tiles(mean_rows: float, tile: float, share: float) -> float:
+    """Returns the mean of ceil(rows / tile) over experts that get `share` of all tokens each, at random.
+
+    The number of rows is binomial, taken as normal: sum over j of P(rows > j tile), 1 for j = 0.
+    """
+    deviation = sqrt(mean_rows * (1 - share)) + _ROUNDING
+    last = ceil((mean_rows + 6 * deviation) / tile)
+    return 1.0 + sum(
+        (1 - erf((j * tile + 0.5 - mean_rows) / deviation / sqrt(2))) / 2 for j in range(1, last + 1)
+    )
 
 
 def _candidates(point: OpPoint, rows: float) -> list[Candidate]:
@@ -98,7 +122,9 @@ def _candidates(point: OpPoint, rows: float) -> list[Candidate]:
     if point.implementation != "triton":
         return [(_even_rows(rows, most), n, split) for split in SPLITS for most, n in CUBLAS_TILES]
     if point.num_experts:
-        return [(_power_of_two(rows, EXPERT_ROWS), n, 1) for n in EXPERT_COLUMNS]
+        mean_rows = point.m * point.top_k // point.num_experts
+        tile_rows = _power_of_two(mean_rows, EXPERT_ROWS)
+        return [(tile_rows, max(EXPERT_COLUMNS) if tile_rows in EXPERT_ROWS else min(EXPERT_COLUMNS), 1)]
     tiled: list[Candidate] = [(m, n, 1) for m, n in TMA_TILES]
     if point.dtype in EIGHT_BIT or point.m > MOST_STREAMING_ROWS:
         return tiled
@@ -131,7 +157,9 @@ def prefill_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
     num_ctas, splits, pairs, longest = np.array(cuts, dtype=np.float64).T
     head_dim = np.array([point.head_dim for point in points], dtype=np.float64)
     longest *= device.num_sms
+    waves = num_ctas / (PREFILL_CTAS_PER_SM * device.num_sms)
     return {
+        "idle_share": np.minimum(np.ceil(waves) / waves, 2.0) - 1,
         "mean_flops": 4 * head_dim * pairs,
         "mean_exponentials": pairs,
         "mean_ctas": num_ctas / device.num_sms,
@@ -186,33 +214,39 @@ def _flash_keys(head_dim: int) -> int:
 def decode_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
     """Returns traffic, matrix work in whole fragments, the longest CTA's bytes and what splitting adds."""
     cuts = [_decode_cut(point, device.num_sms) for point in points]
-    num_ctas, splits, flops, longest_share = np.array(cuts, dtype=np.float64).T
-    needed = [work(point) for point in points]
-    hbm_bytes = np.array([op.hbm_bytes for op in needed])
+    num_ctas, splits, pairs, longest_keys, rows = np.array(cuts, dtype=np.float64).T
+    shapes = [attention_shape(point) for point in points]
+    group_bytes = [shape.kv_bytes_per_token / shape.num_kv_heads for shape in shapes]
+    outputs = [
+        point.batch * point.query_len * point.num_q_heads * shape.v_head_dim
+        for point, shape in zip(points, shapes, strict=True)
+    ]
     is_split = np.where(splits > 1, 1.0, 0.0)
-    rows = np.array([point.batch * point.query_len * point.num_q_heads * point.head_dim for point in points])
     return {
-        "hbm_bytes": hbm_bytes,
-        "mean_flops": flops,
+        "hbm_bytes": np.array([work(point).hbm_bytes for point in points]),
+        "pairs": pairs,
         "mean_ctas": num_ctas / device.num_sms,
-        "longest_bytes": hbm_bytes * longest_share,
+        "longest_keys": longest_keys,
+        "longest_bytes": longest_keys * np.array(group_bytes),
+        "longest_pairs": longest_keys * rows,
         "is_split": is_split,
-        "partial_bytes": is_split * 2 * PARTIAL_BYTES * splits * rows,
+        "partial_bytes": is_split * 2 * PARTIAL_BYTES * splits * np.array(outputs, dtype=np.float64),
     }
 
 
-def _decode_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, float]:
-    """Returns CTAs, parts per request, FLOPs of whole fragments, and the longest CTA's share of the keys.
+def _decode_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, float, float]:
+    """Returns CTAs, parts per request, pairs of row and key, the longest CTA's keys, and the rows of a CTA.
 
     Every request is cut into as many parts, whatever its context, so that the grid fills the SMs.
     """
-    shape = attention_shape(point)
     groups, rows = point.num_kv_heads, point.query_len * point.num_q_heads // point.num_kv_heads
     ctas_per_sm, block = DECODE_CTAS_PER_SM, DECODE_KEYS
     if point.op == "mla_decode":
-        rows, ctas_per_sm = min(MLA_HEAD_ROWS, point.num_q_heads), MLA_CTAS_PER_SM
+        is_whole = point.num_q_heads % MLA_HEAD_ROWS == 0
+        rows = min(MLA_HEAD_ROWS, point.num_q_heads)
         groups = ceil(point.num_q_heads / rows)
-    rows = ceil(rows / DECODE_ROWS) * DECODE_ROWS
+        ctas_per_sm, block = (1, 64) if is_whole else (2, 32)
+    rows = _power_of_two(rows, (DECODE_ROWS, MAX_DECODE_ROWS))
     if point.implementation == "sdpa-flash":
         block = _flash_keys(point.head_dim)
         splits = flash_splits(point.batch * groups, point.context_len, point.head_dim, num_sms)
@@ -220,10 +254,9 @@ def _decode_cut(point: OpPoint, num_sms: int) -> tuple[float, float, float, floa
     else:
         wanted = ceil(ctas_per_sm * num_sms / (point.batch * groups))
         splits = max(1, min(wanted, ceil(point.longest_context / block), MAX_SPLITS))
-    keys = ceil(ceil(point.longest_context / block) / splits) * block
-    all_keys = point.batch * groups * point.context_len
-    flops = 2.0 * all_keys * rows * (shape.qk_head_dim + shape.v_head_dim)
-    return point.batch * groups * splits, splits, flops, keys / all_keys
+    longest_keys = ceil(ceil(point.longest_context / block) / splits) * block
+    pairs = float(point.batch * point.context_len * groups * rows)
+    return point.batch * groups * splits, splits, pairs, longest_keys, rows
 
 
 def stream_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:

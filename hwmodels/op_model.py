@@ -52,6 +52,9 @@ def smooth_max(exponent: float, *terms: Array) -> Array:
     return np.asarray(scale * sum((term / scale) ** exponent for term in terms) ** (1 / exponent))
 
 
+# How sharply the mean SM's work and the longest CTA's meet: 9 % more than either where they are equal.
+_CORNER = 8.0
+
 _LAUNCH = Coefficient(
     "launch_s", "s", 3e-6, 2e-7, 3e-5, "launch, first loads and last stores of one kernel inside a CUDA graph"
 )
@@ -87,38 +90,47 @@ def _gemm_seconds(features: Features, coefficients: Coefficients) -> Array:
 
 
 def _prefill_seconds(features: Features, coefficients: Coefficients) -> Array:
-    """Returns launch plus the longest of: work of a mean SM, the longest CTA alone, and traffic.
+    """Returns launches, the work of a mean SM or the longest CTA alone, and traffic that does not hide.
 
     A CTA's work is matrix FLOPs and exponentials, one after the other, and a fixed time. Alone on an SM it
-    reaches `cta_share` of the SM's rates, since nothing runs while it waits for its own results.
+    reaches `cta_share` of the SM's rates under full load. Beside the mean, `tail` of the longest CTA and
+    `wave_tail` of a partly filled last wave count: what list scheduling leaves idle at the end.
+    Source: Graham 1969, doi 10.1137/0117039 (total / machines + the longest job bounds any list schedule).
     """
+    rate = coefficients.__getitem__
 
     def busy_s(of: str) -> Array:
         return (
-            features[f"{of}_flops"] / coefficients["matrix_flops_per_s"]
-            + features[f"{of}_exponentials"] / coefficients["exponentials_per_s"]
-            + features[f"{of}_ctas"] * coefficients["cta_s"]
+            features[f"{of}_flops"] / rate("matrix_flops_per_s")
+            + features[f"{of}_exponentials"] / rate("exponentials_per_s")
+            + features[f"{of}_ctas"] * rate("cta_s")
         )
 
-    hbm_s = features["hbm_bytes"] / coefficients["hbm_bytes_per_s"]
-    longest_s = busy_s("longest") / coefficients["cta_share"]
-    launch_s = features["num_launches"] * coefficients["launch_s"]
-    return launch_s + smooth_max(coefficients["overlap"], busy_s("mean"), longest_s, hbm_s)
+    mean_s = busy_s("mean") * (1 + rate("wave_tail") * features["idle_share"])
+    longest_s = busy_s("longest")
+    total_s = smooth_max(_CORNER, mean_s + rate("tail") * longest_s, longest_s / rate("cta_share"))
+    launch_s = features["num_launches"] * rate("launch_s")
+    return launch_s + total_s + features["hbm_bytes"] / rate("hbm_bytes_per_s")
 
 
 def _decode_seconds(features: Features, coefficients: Coefficients) -> Array:
-    """Returns both launches, the longest of traffic, arithmetic and the longest CTA alone, and the reduction.
+    """Returns both launches, the longest of traffic, softmax and the longest CTA alone, and the reduction.
 
+    A CTA walks its keys one block after the other: a time per key, its bytes, and its pairs of row and key.
     The reduction adds up the parts that contexts were split into; without splits it is not launched.
     """
-    hbm_s = features["hbm_bytes"] / coefficients["hbm_bytes_per_s"]
-    matrix_s = features["mean_flops"] / coefficients["matrix_flops_per_s"]
-    longest_s = features["longest_bytes"] / coefficients["cta_bytes_per_s"]
-    start_s = features["mean_ctas"] * coefficients["cta_s"]
-    reduce_s = features["is_split"] * coefficients["reduce_s"]
-    partial_s = features["partial_bytes"] / coefficients["partial_bytes_per_s"]
-    busy_s = smooth_max(coefficients["overlap"], hbm_s, matrix_s, longest_s)
-    return coefficients["launch_s"] + reduce_s + busy_s + start_s + partial_s
+    rate = coefficients.__getitem__
+    longest_s = (
+        features["longest_keys"] * rate("key_s")
+        + features["longest_bytes"] / rate("cta_bytes_per_s")
+        + features["longest_pairs"] / rate("cta_pairs_per_s")
+    )
+    hbm_s = features["hbm_bytes"] / rate("hbm_bytes_per_s")
+    pairs_s = features["pairs"] / rate("pairs_per_s")
+    busy_s = smooth_max(rate("overlap"), hbm_s, pairs_s, longest_s)
+    start_s = features["mean_ctas"] * rate("cta_s")
+    partial_s = features["partial_bytes"] / rate("partial_bytes_per_s")
+    return rate("launch_s") + features["is_split"] * rate("reduce_s") + busy_s + start_s + partial_s
 
 
 def _stream_seconds(features: Features, coefficients: Coefficients) -> Array:
@@ -157,7 +169,7 @@ _GEMM = Form(
     gemm_features,
     _gemm_seconds,
 )
-_CTA = Coefficient("cta_s", "s", 5e-7, 1e-9, 3e-5, "start and end of one CTA")
+_CTA = Coefficient("cta_s", "s", 3e-7, 1e-9, 3e-5, "start and end of one CTA")
 _PREFILL = Form(
     "prefill",
     (
@@ -165,9 +177,10 @@ _PREFILL = Form(
         _MATRIX,
         Coefficient("exponentials_per_s", "1/s", 4e12, 3e11, 1e15, "softmax, as exponentials"),
         _CTA,
-        Coefficient("cta_share", "share", 0.6, 0.1, 1.5, "share of an SM's rates that one CTA alone reaches"),
+        Coefficient("cta_share", "share", 0.7, 0.1, 1.5, "share of an SM's rates that one CTA alone reaches"),
+        Coefficient("tail", "share", 0.2, 0.01, 1.0, "how much of the longest CTA comes after the rest"),
+        Coefficient("wave_tail", "share", 0.2, 0.01, 1.0, "how much of the idle part of a last wave counts"),
         _HBM,
-        _OVERLAP,
     ),
     prefill_features,
     _prefill_seconds,
@@ -177,13 +190,13 @@ _DECODE = Form(
     (
         _LAUNCH,
         _HBM,
-        _MATRIX,
-        Coefficient("cta_bytes_per_s", "B/s", 3e10, 1e9, 1e12, "what the longest CTA alone reads per second"),
+        Coefficient("pairs_per_s", "1/s", 4e12, 1e11, 1e15, "pairs of query row and key, all SMs"),
+        Coefficient("key_s", "s", 1e-8, 1e-11, 1e-6, "one key in the longest CTA"),
+        Coefficient("cta_pairs_per_s", "1/s", 2e10, 1e8, 1e13, "pairs that one CTA works off"),
+        Coefficient("cta_bytes_per_s", "B/s", 1.5e10, 1e9, 1e12, "what one CTA alone reads"),
         _CTA,
         Coefficient("reduce_s", "s", 2e-6, 1e-8, 2e-5, "launch of the reduction over splits"),
-        Coefficient(
-            "partial_bytes_per_s", "B/s", 3e12, 1e11, 1e14, "partial results of splits, written and read"
-        ),
+        Coefficient("partial_bytes_per_s", "B/s", 2e12, 1e11, 1e14, "partial results, written and read"),
         _OVERLAP,
     ),
     decode_features,

@@ -73,7 +73,12 @@ class _ProfileFile(BaseModel):
 
 def profile_names() -> tuple[str, ...]:
     """Returns the names of all shipped profiles, those derived from device files included, sorted."""
-    return tuple(sorted({*stem_names(_FOLDER, _SUFFIX), *device_names()}))
+    return tuple(sorted({*_shipped_names(), *device_names()}))
+
+
+def _shipped_names() -> tuple[str, ...]:
+    # `<gpu>.ops.yaml` beside them is what single operations take, see `op_profile`.
+    return tuple(name for name in stem_names(_FOLDER, _SUFFIX) if not name.endswith(".ops"))
 
 
 def datasheet_profile(device: DeviceSpec) -> HardwareProfile:
@@ -91,7 +96,7 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
     if path.is_file():
         return _read_profile(path)
     name = str(name_or_path).lower()
-    if name in stem_names(_FOLDER, _SUFFIX):
+    if name in _shipped_names():
         return _read_profile(_FOLDER / f"{name}{_SUFFIX}")
     if name in device_names():
         return datasheet_profile(load_device(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from simllm.calibrate.fit import by_key, fit_samples, predict_s, round_significant
 from simllm.calibrate.fitted_file import fit_all, fitted_text
 from simllm.calibrate.plan import streams

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from simllm.calibrate.plan import MAX_POINT_BYTES, MAX_POINT_FLOPS, make_plan, streams
 from simllm.calibrate.plan_shapes import attention_heads, expert_shapes, gemm_shapes
 from simllm.errors import CalibrationError

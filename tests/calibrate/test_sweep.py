@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from simllm.calibrate.plan import make_plan
 from simllm.calibrate.samples import parts_folder, read_samples
 from simllm.calibrate.sweep import PART_SAMPLES, sweep

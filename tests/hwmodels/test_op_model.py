@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simllm.errors import ProfileError, SimllmError
 from simllm.hwmodels.device import load_device
 from simllm.hwmodels.op_features import decode_features, flash_splits, gemm_features, prefill_features

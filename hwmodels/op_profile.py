@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ProfileError, nearest_choice
 from .device import DeviceSpec, load_device
 from .op_model import FORMS, form_of
 from .op_point import OpPoint, work
+from .profile_file import checked, read_yaml
 
 
 class _Part(BaseModel):
@@ -114,15 +115,7 @@ def is_extrapolated(point: OpPoint, entry: OpEntry) -> bool:
 
 def load_op_profile(path: Path) -> OpProfile:
     """Returns the profile of a fitted file. Raises: ProfileError, one line, if it is invalid."""
-    try:
-        content = OpProfileFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ProfileError(f"{path}: {'; '.join(problems)}") from None
+    content = checked(read_yaml(path), OpProfileFile, path)
     _check_coefficients(path, content)
     return OpProfile(content, load_device(content.device))
 
@@ -138,5 +131,5 @@ def _check_coefficients(path: Path, content: OpProfileFile) -> None:
 
 def dump_op_profile(content: Mapping[str, Any]) -> str:
     """Returns the text of a fitted file, the same for the same content."""
-    checked = OpProfileFile.model_validate(content).model_dump(mode="json")
-    return yaml.safe_dump(checked, sort_keys=False, width=110, default_flow_style=None)
+    plain = OpProfileFile.model_validate(content).model_dump(mode="json")
+    return yaml.safe_dump(plain, sort_keys=False, width=110, default_flow_style=None)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ProfileError, nearest_choice
 from .catalog import stem_names
 from .device import DeviceSpec, device_names, load_device
+from .profile_file import checked, read_yaml
 from .roofline import DEFAULT_EFFICIENCY_SOURCES, Efficiency
 
 _FOLDER = Path(__file__).parent / "profiles"
@@ -106,18 +106,10 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
 
 
 def _read_profile(path: Path) -> HardwareProfile:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("kind") == "datasheet":
-            return datasheet_profile(load_device(path))
-        parsed = _ProfileFile.model_validate(content)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ProfileError(f"{path}: {'; '.join(problems)}") from None
+    content = read_yaml(path)
+    if isinstance(content, dict) and content.get("kind") == "datasheet":
+        return datasheet_profile(load_device(path))
+    parsed = checked(content, _ProfileFile, path)
     coefficients = _default_coefficients()
     for name, coefficient in parsed.efficiency.items():
         coefficients[name] = coefficient

@@ -66,7 +66,7 @@ class EngineBlock(Spec):
     cudagraph_mode: Literal["FULL_AND_PIECEWISE", "NONE"] = "FULL_AND_PIECEWISE"
     cudagraph_capture_sizes: tuple[int, ...] = ()
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    attention_backend: Literal["FLASH_ATTN (FA3)", "FLASH_ATTN", "FLASHINFER"] = "FLASH_ATTN"
+    attention_backend: Literal["FLASH_ATTN (FA3)", "FLASH_ATTN"] = "FLASH_ATTN"
     load_format: str = "auto"
 
 

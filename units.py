@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-KB, MB, GB, TB = 1e3, 1e6, 1e9, 1e12
-KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
-TFLOPS = 1e12
-US, MS = 1e-6, 1e-3
+MIB, GIB = 2**20, 2**30
+US = 1e-6
 MS_PER_S = 1e3
 
 # Bytes of one element as stored in memory, by the names that vLLM and torch users type.

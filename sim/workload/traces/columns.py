@@ -11,8 +11,3 @@ def int_column(array: pa.Array) -> NDArray[np.int64]:
     """Returns a copy of an Arrow array of 64-bit integers without nulls."""
     # Arrow's own to_numpy imports pandas, which takes longer than to read an hour of requests.
     return np.frombuffer(array.buffers()[1], np.int64, len(array), array.offset * 8).copy()
-
-
-def float_column(array: pa.Array) -> NDArray[np.float64]:
-    """Returns a copy of an Arrow array of doubles without nulls."""
-    return np.frombuffer(array.buffers()[1], np.float64, len(array), array.offset * 8).copy()

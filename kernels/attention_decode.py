@@ -23,11 +23,12 @@ from .tuning import Config, num_sms, tuned_config
 
 MIN_ROWS = 16  # rows of the smallest matrix instruction, m16n8k16 (PTX ISA, mma)
 MAX_SPLITS = 128
+REDUCED_ELEMENTS = 64 * 128  # that one CTA of 128 threads adds up
 
 
 @triton.jit
 def _load_tile(
-    desc, ptr, table_ptr, start, kv_head,
+    desc, ptr, table_ptr, start, context_len, kv_head,
     NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     USE_TMA: tl.constexpr,
 ):  # fmt: skip
@@ -36,7 +37,9 @@ def _load_tile(
         return desc.load([row, kv_head * HEAD_DIM])
     else:  # noqa: RET505 (Triton compiles code after a return, with operands that are not there)
         positions = start + tl.arange(0, BLOCK_N)
-        rows = tl.load(table_ptr + positions // BLOCK_SIZE).to(tl.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
+        # A table need not be wider than the context: what lies beyond is read from some block and masked.
+        pages = tl.load(table_ptr + positions // BLOCK_SIZE, mask=positions < context_len, other=0)
+        rows = pages.to(tl.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
         columns = kv_head * HEAD_DIM + tl.arange(0, HEAD_DIM)
         return tl.load(ptr + rows[:, None] * (NUM_KV_HEADS * HEAD_DIM) + columns[None, :])
 
@@ -84,8 +87,9 @@ def _decode_kernel(
     row_max = tl.full((ROWS,), -1.0e30, dtype=tl.float32)
     for start in tl.range(first_key, last_key, BLOCK_N):
         k = _load_tile(
-            k_desc, k_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
-        )
+            k_desc, k_ptr, table_ptr, start, context_len, kv_head,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA,
+        )  # fmt: skip
         scores = tl.dot(q, k.to(DOT_DTYPE).T) * scale
         keys = start + tl.arange(0, BLOCK_N)
         is_seen = keys[None, :] <= last_seen[:, None]
@@ -96,8 +100,9 @@ def _decode_kernel(
         correction = tl.exp2(row_max - new_max)
         row_sum = row_sum * correction + tl.sum(p, 1)
         v = _load_tile(
-            v_desc, v_ptr, table_ptr, start, kv_head, NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA
-        )
+            v_desc, v_ptr, table_ptr, start, context_len, kv_head,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA,
+        )  # fmt: skip
         acc = tl.dot(p.to(DOT_DTYPE), v.to(DOT_DTYPE), acc * correction[:, None])
         row_max = new_max
     if IS_QUANTIZED:
@@ -116,12 +121,12 @@ def _decode_kernel(
 @triton.jit
 def reduce_splits_kernel(
     partial_ptr, lse_ptr, out_ptr, num_splits, num_rows,
-    HEAD_DIM: tl.constexpr, BLOCK_SPLITS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_SPLITS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Grid (rows of a request, num_requests): out = sum of partials weighted by 2 ** (lse - max)."""
+    """Grid (rows, num_requests, column blocks): out = sum of partials weighted by 2 ** (lse - max)."""
     row = tl.program_id(0)
     request = tl.program_id(1)
-    columns = tl.arange(0, HEAD_DIM)
+    columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     splits = tl.arange(0, BLOCK_SPLITS)
     sources = (request.to(tl.int64) * num_splits + splits) * num_rows + row
     lse = tl.load(lse_ptr + sources, mask=splits < num_splits, other=-1.0e30)
@@ -174,7 +179,8 @@ def decode_attention(
     num_requests, query_len, num_q_heads, head_dim = q.shape
     block_size, num_kv_heads = k_cache.shape[1:3]
     variant = f"{DTYPE_NAMES[k_cache.dtype]}.block{block_size}"
-    shape = (num_requests, max_context_len, num_q_heads, num_kv_heads, head_dim, query_len)
+    num_rows = query_len * num_q_heads // num_kv_heads
+    shape = (num_requests, max_context_len, num_kv_heads, num_rows, head_dim)
     chosen = (
         config or tuned_config("attention_decode", variant, shape, q.device) or default_config(block_size)
     )
@@ -193,21 +199,25 @@ def decode_attention(
         (scale or head_dim**-0.5) * LOG2_E,
         QUERY_LEN=query_len, NUM_Q_HEADS=num_q_heads, NUM_KV_HEADS=num_kv_heads, HEAD_DIM=head_dim,
         BLOCK_SIZE=block_size, IS_QUANTIZED=k_scale is not None, DOT_DTYPE=_dot_dtype(q, k_cache),
-        ROWS=max(MIN_ROWS, triton.next_power_of_2(query_len * num_q_heads // num_kv_heads)),
+        ROWS=max(MIN_ROWS, triton.next_power_of_2(num_rows)),
         **chosen.launch_options(),
     )  # fmt: skip
     if splits > 1:
-        num_rows = query_len * num_q_heads
-        reduce_splits_kernel[(num_rows, num_requests)](
-            partial,
-            lse,
-            out,
-            splits,
-            num_rows,
-            HEAD_DIM=head_dim,
-            BLOCK_SPLITS=triton.next_power_of_2(splits),
-        )
+        reduce_splits(partial, lse, out)
     return out
+
+
+def reduce_splits(partial: torch.Tensor, lse: torch.Tensor, out: torch.Tensor) -> None:
+    """Adds up partial outputs (num_requests, num_splits, ..., head_dim) into `out`, weighted by their lse."""
+    num_requests, num_splits = lse.shape[:2]
+    num_rows, head_dim = lse[0, 0].numel(), out.shape[-1]
+    block_splits = triton.next_power_of_2(num_splits)
+    # 64 elements a thread: their loads are all in flight, and nothing spills.
+    block_d = max(16, min(head_dim, REDUCED_ELEMENTS // block_splits))
+    reduce_splits_kernel[(num_rows, num_requests, head_dim // block_d)](
+        partial, lse, out, num_splits, num_rows,
+        HEAD_DIM=head_dim, BLOCK_SPLITS=block_splits, BLOCK_D=block_d,
+    )  # fmt: skip
 
 
 def _dot_dtype(q: torch.Tensor, k_cache: torch.Tensor) -> tl.dtype:

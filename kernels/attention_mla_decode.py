@@ -15,8 +15,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
-from .attention_decode import choose_splits, reduce_splits_kernel
-from .attention_mla_hopper import HOPPER_TILE, is_supported, launch_hopper
+from . import attention_mla_hopper
+from .attention_decode import choose_splits, reduce_splits
 from .attention_prefill import LOG2_E, gather_pages
 from .gemm import DTYPE_NAMES
 from .tuning import Config, tuned_config
@@ -106,26 +106,26 @@ def mla_decode_attention(
     """
     _check(q, cache, latent_dim)
     num_requests, num_heads, _ = q.shape
-    is_hopper = config is None and is_supported(q, cache, latent_dim)
-    chosen = HOPPER_TILE if is_hopper else config or _choose_config(q, cache.shape[1], max_context_len)
-    head_blocks = triton.cdiv(num_heads, chosen.meta["BLOCK_H"])
-    splits = choose_splits(
-        chosen, num_programs=num_requests * head_blocks, max_context_len=max_context_len, device=q.device
-    )
+    is_hopper = config is None and attention_mla_hopper.is_supported(q, cache, latent_dim)
+    chosen = config or _choose_config(q, cache.shape[1], max_context_len)
+    if is_hopper:
+        splits = attention_mla_hopper.splits_of(q, max_context_len)
+    else:
+        programs = num_requests * triton.cdiv(num_heads, chosen.meta["BLOCK_H"])
+        splits = choose_splits(
+            chosen, num_programs=programs, max_context_len=max_context_len, device=q.device
+        )
     out = q.new_empty((num_requests, num_heads, latent_dim))
     partial = out if splits == 1 else q.new_empty((num_requests, splits, *out.shape[1:]), dtype=torch.float32)
     lse = q.new_empty((num_requests, splits, num_heads), dtype=torch.float32)
     if is_hopper:
-        launch_hopper(
+        attention_mla_hopper.launch_hopper(
             q, cache, block_table, context_lens, partial, lse, num_splits=splits, scale=scale * LOG2_E
         )
     else:
         _launch(q, cache, block_table, context_lens, partial, lse, splits, scale * LOG2_E, chosen)
     if splits > 1:
-        reduce_splits_kernel[(num_heads, num_requests)](
-            partial, lse, out, splits, num_heads,
-            HEAD_DIM=latent_dim, BLOCK_SPLITS=triton.next_power_of_2(splits),
-        )  # fmt: skip
+        reduce_splits(partial, lse, out)
     return out
 
 

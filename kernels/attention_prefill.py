@@ -3,8 +3,7 @@
 Shapes: q, out (sum of query_lens, num_q_heads, head_dim), the chunks of all requests one after another. Keys
 and values either contiguous, (sum of kv_lens, num_kv_heads, head_dim), or in pages, (num_blocks, block_size,
 num_kv_heads, head_dim) with a block table (num_requests, max_blocks). A chunk follows kv_len - query_len
-tokens of
-context: query i sees keys 0 .. context + i, or all of them if not causal.
+tokens of context: query i sees keys 0 .. context + i, or all of them if not causal.
 Papers: FlashAttention-2, arXiv 2307.08691 (queries outside, keys inside, rescale at the end); online softmax,
 arXiv 1805.02867; PagedAttention, arXiv 2309.06180; grouped queries, arXiv 2305.13245. Keys and values beyond
 a request's end inside its last tile are read and masked, so a cache must hold finite numbers.
@@ -20,14 +19,14 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
-from .gemm import DTYPE_NAMES
+from .gemm import DTYPE_NAMES, is_tma_aligned
 from .tuning import Config, tuned_config
 
 LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _load_kv(
+def load_kv(
     desc, ptr, table_ptr, kv_start, start, kv_head,
     NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, USE_TMA: tl.constexpr,
@@ -54,19 +53,10 @@ def _walk_keys(
 ):  # fmt: skip
     """One pass over keys [first_key, last_key): online softmax in base 2, `scale` includes log2(e)."""
     for start in tl.range(first_key, last_key, BLOCK_N):
-        k = _load_kv(
-            k_desc,
-            k_ptr,
-            table_ptr,
-            kv_start,
-            start,
-            kv_head,
-            NUM_KV_HEADS,
-            HEAD_DIM,
-            BLOCK_N,
-            BLOCK_SIZE,
-            USE_TMA,
-        )
+        k = load_kv(
+            k_desc, k_ptr, table_ptr, kv_start, start, kv_head,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA,
+        )  # fmt: skip
         scores = tl.dot(q, k.T)
         if IS_MASKED:
             keys = start + tl.arange(0, BLOCK_N)
@@ -79,19 +69,10 @@ def _walk_keys(
         correction = tl.exp2(row_max - new_max)
         row_sum = row_sum * correction + tl.sum(p, 1)
         acc = acc * correction[:, None]
-        v = _load_kv(
-            v_desc,
-            v_ptr,
-            table_ptr,
-            kv_start,
-            start,
-            kv_head,
-            NUM_KV_HEADS,
-            HEAD_DIM,
-            BLOCK_N,
-            BLOCK_SIZE,
-            USE_TMA,
-        )
+        v = load_kv(
+            v_desc, v_ptr, table_ptr, kv_start, start, kv_head,
+            NUM_KV_HEADS, HEAD_DIM, BLOCK_N, BLOCK_SIZE, USE_TMA,
+        )  # fmt: skip
         acc = tl.dot(p.to(v.dtype), v, acc)
         row_max = new_max
     return acc, row_sum, row_max
@@ -154,12 +135,15 @@ class Chunks:
     """Where the chunks of a batch lie.
 
     query_starts, kv_starts: running sums from 0, int32 (num_requests + 1,), on the device of q.
-    max_query_len: of the longest chunk. block_table: int32 (num_requests, max_blocks), None if contiguous.
+    max_query_len, max_kv_len: of the longest chunk, and of the longest request with its context; num_keys: of
+    all requests. block_table: int32 (num_requests, max_blocks), None if contiguous.
     """
 
     query_starts: torch.Tensor
     kv_starts: torch.Tensor
     max_query_len: int
+    max_kv_len: int
+    num_keys: int
     block_table: torch.Tensor | None = None
 
     @classmethod
@@ -176,7 +160,7 @@ class Chunks:
             for lens in (query_lens, kv_lens)
         )
         query_starts, kv_starts = (start.to(device) for start in starts)
-        return cls(query_starts, kv_starts, max(query_lens), block_table)
+        return cls(query_starts, kv_starts, max(query_lens), max(kv_lens), sum(kv_lens), block_table)
 
 
 def candidates(block_size: int = 0) -> list[Config]:
@@ -215,10 +199,10 @@ def prefill_attention(
     scale: of the scores, head_dim ** -0.5 if None.
     Raises: ValueError if heads, dtypes or layouts do not fit.
     """
-    block_size = _check(q, k, v, chunks)
-    num_tokens, num_q_heads, head_dim = q.shape
+    block_size = check_chunks(q, k, v, chunks)
+    _, num_q_heads, head_dim = q.shape
     num_kv_heads = k.shape[-2]
-    out = torch.empty_like(q)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     variant = f"{DTYPE_NAMES[q.dtype]}.block{block_size}"
     shape = (chunks.max_query_len, num_q_heads, num_kv_heads, head_dim)
     chosen = (
@@ -226,10 +210,10 @@ def prefill_attention(
     )
     block_m, block_n = chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
     table = chunks.block_table
-    k_rows, v_rows = k.reshape(-1, num_kv_heads * head_dim), v.reshape(-1, num_kv_heads * head_dim)
+    q_rows, k_rows, v_rows = q.flatten(-2), *(x.flatten(-2).flatten(0, -2) for x in (k, v))
     grid = (num_q_heads, triton.cdiv(chunks.max_query_len, block_m), len(chunks.query_starts) - 1)
     _prefill_kernel[grid](
-        TensorDescriptor.from_tensor(q.view(num_tokens, num_q_heads * head_dim), [block_m, head_dim]),
+        TensorDescriptor.from_tensor(q_rows, [block_m, head_dim]),
         TensorDescriptor.from_tensor(k_rows, [block_n, head_dim]),
         TensorDescriptor.from_tensor(v_rows, [block_n, head_dim]),
         k_rows, v_rows, out, chunks.query_starts, chunks.kv_starts,
@@ -241,7 +225,7 @@ def prefill_attention(
     return out
 
 
-def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chunks: Chunks) -> int:
+def check_chunks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chunks: Chunks) -> int:
     """Returns the block size of the cache, 0 if K and V are contiguous."""
     if q.dtype not in (torch.bfloat16, torch.float16, torch.float32) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(
@@ -251,11 +235,20 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chunks: Chunks) ->
         raise ValueError(f"heads do not fit: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}")
     if q.shape[-1] not in (16, 32, 64, 128, 256):
         raise ValueError(f"head_dim must be 16, 32, 64, 128 or 256, got {q.shape[-1]}")
-    if not (q.is_contiguous() and k.is_contiguous() and v.is_contiguous()):
-        raise ValueError("q, k and v must be contiguous")
+    is_paged = k.ndim == 4
+    if not all(x.is_contiguous() if is_paged and x is not q else are_heads_together(x) for x in (q, k, v)):
+        raise ValueError("the heads of a token must lie together, rows 16 bytes apart, caches be contiguous")
     if k.ndim != (3 if chunks.block_table is None else 4):
         raise ValueError(f"a block table goes with a cache of 4 dimensions, got k {tuple(k.shape)}")
     return 0 if chunks.block_table is None else k.shape[1]
+
+
+def are_heads_together(rows: torch.Tensor) -> bool:
+    """Returns whether a token's heads of rows (tokens, heads, head_dim) lie together, where TMA finds them.
+
+    Tokens may lie further apart, as queries do inside the output of a joint projection.
+    """
+    return rows.stride()[1:] == (rows.shape[2], 1) and is_tma_aligned(rows)
 
 
 def gather_pages(cache: torch.Tensor, pages: torch.Tensor, kv_len: int) -> torch.Tensor:

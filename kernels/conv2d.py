@@ -20,7 +20,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
+from . import conv2d_hopper
 from .gemm import DTYPE_NAMES, is_tma_aligned, matmul, tile_origin
+from .hopper import is_hopper
 from .tuning import Config, num_sms, tuned_config
 
 
@@ -122,6 +124,8 @@ def _gather_kernel(
 
 def candidates(*, is_boxed: bool) -> list[Config]:
     """Returns the configurations that tuning tries, for tiles that are boxes (stride 1) or gathered."""
+    if is_boxed and is_hopper():
+        return conv2d_hopper.candidates()
     tiles = ((128, 128, 4), (128, 128, 8), (128, 64, 4), (64, 128, 4), (128, 256, 8), (256, 128, 8))
     return [
         Config({"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": block_k, "GROUP_M": 8}, warps, stages, ctas)
@@ -177,11 +181,16 @@ def conv2d(
     is_boxed = stride == 1 and all(is_tma_aligned(rows.view(-1, rows.shape[-1])) for rows in (x, weight, out))
     shape = (batch * out_h * out_w, out_channels, in_channels, kernel_h * kernel_w)
     variant = f"{DTYPE_NAMES[x.dtype]}.{'boxes' if is_boxed else 'gather'}"
-    chosen = config or tuned_config("conv2d", variant, shape, x.device) or DEFAULT
+    default = conv2d_hopper.DEFAULT if is_boxed and conv2d_hopper.is_supported(x) else DEFAULT
+    chosen = config or tuned_config("conv2d", variant, shape, x.device) or default
     if is_boxed and is_plain:
         return matmul(x.view(-1, in_channels), weight.view(-1, in_channels), bias=bias).view(out.shape)
     if not is_boxed:
         return _launch_gather(x, weight, bias, out, stride, padding, chosen)
+    if "CONSUMERS" in chosen.meta:
+        box = choose_box(batch, out_h, out_w, chosen.meta["ROWS"])
+        conv2d_hopper.launch_hopper(x, weight, bias, out, padding=padding, box=box, config=chosen)
+        return out
     return _launch_boxes(x, weight, bias, out, padding, chosen)
 
 

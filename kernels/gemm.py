@@ -114,25 +114,21 @@ def make_config(
     return Config(meta, warps, stages, ctas_per_sm)
 
 
-def candidates(dtype: torch.dtype, *, silu_mul: bool = False) -> list[Config]:
+def candidates(dtype: torch.dtype, *, silu_mul: bool = False, few_rows: bool = False) -> list[Config]:
     """Returns the configurations that tuning tries; 128 bytes of k per step and operand, as one swizzle atom.
 
-    With SiLU-mul a tile needs two accumulators, so its columns halve.
+    With SiLU-mul a tile needs two accumulators, so its columns halve. For a few hundred rows tiles are
+    smaller, and several CTAs fit one SM.
     """
     block_k = 128 // dtype.itemsize
+    if few_rows:
+        return _few_row_candidates(block_k)
     tiles = [(128, 256, 8, 1), (256, 128, 8, 1), (128, 128, 4, 1), (128, 128, 4, 2), (64, 256, 4, 1)]
     if silu_mul:
         tiles = [(128, 128, 8, 1), (64, 128, 4, 1)]
     return [
         make_config(
-            bm,
-            bn,
-            block_k,
-            warps,
-            stages,
-            split_store=split,
-            flatten=flatten,
-            group_m=group_m,
+            bm, bn, block_k, warps, stages, split_store=split, flatten=flatten, group_m=group_m,
             ctas_per_sm=ctas,
         )
         for bm, bn, warps, ctas in tiles
@@ -140,6 +136,20 @@ def candidates(dtype: torch.dtype, *, silu_mul: bool = False) -> list[Config]:
         for split in (False, True)
         for flatten in (False, True)
         for group_m in (8, 16)
+    ]  # fmt: skip
+
+
+def _few_row_candidates(block_k: int) -> list[Config]:
+    tiles = [
+        (128, 256, 8, 1), (256, 128, 8, 1), (128, 128, 4, 1), (128, 128, 4, 2), (64, 256, 4, 1),
+        (128, 64, 4, 2), (64, 128, 4, 2), (64, 64, 4, 3),
+    ]  # fmt: skip
+    return [
+        make_config(bm, bn, depth, warps, stages, split_store=True, flatten=flatten, ctas_per_sm=ctas)
+        for bm, bn, warps, ctas in tiles
+        for depth in ((block_k, 2 * block_k) if bm * bn < 128 * 128 else (block_k,))
+        for stages in (3, 4)
+        for flatten in (False, True)
     ]
 
 

@@ -15,7 +15,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
+from . import gemm_block_scaled_hopper
 from .gemm import TMA_ALIGNMENT_BYTES, check_operands, tile_origin
+from .hopper import is_hopper
 from .tuning import Config, num_sms, tuned_config
 
 SCALE_BLOCK = 128
@@ -53,6 +55,8 @@ def _block_scaled_kernel(
 
 def candidates() -> list[Config]:
     """Returns the configurations that tuning tries."""
+    if is_hopper():
+        return gemm_block_scaled_hopper.candidates()
     return [
         Config({"BLOCK_M": block_m, "BLOCK_N": 128, "GROUP_M": 8, "FLATTEN": flatten}, warps, stages, ctas)
         for block_m, warps, ctas in (
@@ -93,6 +97,8 @@ def block_scaled_matmul(
         raise ValueError(f"expected n a multiple of 8 and b_scale row-major, got n = {n}")
     out = torch.empty((m, n), dtype=out_dtype, device=a.device)
     chosen = config or tuned_config("gemm_block_scaled", "fp8", (m, n, k), a.device) or default_config(m)
+    if "IS_HOPPER" in chosen.meta:
+        return gemm_block_scaled_hopper.launch_block_scaled(a, b, a_scale, b_scale, out, chosen)
     block_m, block_n = chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
     programs = min(chosen.ctas_per_sm * num_sms(a.device), triton.cdiv(m, block_m) * triton.cdiv(n, block_n))
     _block_scaled_kernel[(programs,)](

@@ -12,10 +12,16 @@ from __future__ import annotations
 import torch
 
 from ..hwmodels import ops
-from .gemm import DTYPE_NAMES, candidates, check_operands, default_config, launch_gemm
+from . import gemm, gemm_hopper
+from .gemm import DTYPE_NAMES, check_operands, default_config, launch_gemm
+from .hopper import is_hopper
 from .tuning import Config, tuned_config
 
-__all__ = ["candidates", "launch_work", "scaled_matmul", "scaled_matmul_oracle"]
+
+def candidates(dtype: torch.dtype) -> list[Config]:
+    """Returns the configurations that tuning tries."""
+    hopper = gemm_hopper.candidates() if is_hopper() else []
+    return [*hopper, *gemm.candidates(dtype)]
 
 
 def scaled_matmul(
@@ -33,10 +39,9 @@ def scaled_matmul(
     out = torch.empty((m, n), dtype=out_dtype, device=a.device)
     shape = (m, n, a.shape[1])
     tuned = tuned_config("gemm_quantized", DTYPE_NAMES[a.dtype], shape, a.device)
-    return launch_gemm(
-        a, b, out, config or tuned or default_config(m, a.dtype),
-        bias=bias, row_scale=_full(a_scale, m), col_scale=_full(b_scale, n),
-    )  # fmt: skip
+    chosen = config or tuned or default_config(m, a.dtype)
+    launch = gemm_hopper.launch_scaled if "IS_HOPPER" in chosen.meta else launch_gemm
+    return launch(a, b, out, chosen, bias=bias, row_scale=_full(a_scale, m), col_scale=_full(b_scale, n))
 
 
 def _full(scale: torch.Tensor, length: int) -> torch.Tensor:

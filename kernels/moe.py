@@ -11,16 +11,18 @@ if asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
+from . import moe_hopper
 from .gemm import DTYPE_NAMES
+from .moe_plan import Plan, plan_tiles
 from .tuning import Config, tuned_config
+
+__all__ = ["Plan", "combine", "grouped_matmul", "plan_tiles", "route"]
 
 
 @triton.jit
@@ -101,21 +103,6 @@ def _combine_kernel(y_ptr, weights_ptr, out_ptr, n, TOP_K: tl.constexpr, BLOCK: 
     tl.store(out_ptr + token * n + columns, total.to(out_ptr.dtype.element_ty), mask=is_column)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Rows sorted by expert, in tiles of `block_m` rows that each belong to one expert.
-
-    rows: int32 (max_tiles * block_m,), row numbers t * top_k + j; num_rows where a tile is padded.
-    tile_experts: int32 (max_tiles,). num_tiles: int32 (1,), how many tiles are in use.
-    """
-
-    rows: torch.Tensor
-    tile_experts: torch.Tensor
-    num_tiles: torch.Tensor
-    block_m: int
-    top_k: int
-
-
 def route(
     logits: torch.Tensor, top_k: int, *, is_renormalized: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,40 +124,16 @@ def route(
     return weights, experts
 
 
-def plan_tiles(experts: torch.Tensor, num_experts: int, block_m: int) -> Plan:
-    """Returns the rows of `experts` (num_tokens, top_k) sorted by expert, without waiting for the device.
-
-    The sizes of all tensors follow from shapes alone, so a CUDA graph can hold the plan.
-    """
-    num_rows = experts.numel()
-    device = experts.device
-    flat = experts.flatten().long()
-    counts = torch.zeros(num_experts, dtype=torch.int64, device=device)
-    counts.scatter_add_(0, flat, torch.ones_like(flat))
-    tiles = (counts + block_m - 1) // block_m
-    tile_ends = tiles.cumsum(0)
-    max_tiles = min(num_rows, num_experts) + num_rows // block_m
-    order = flat.argsort(stable=True)
-    sorted_experts = flat[order]
-    first_row = counts.cumsum(0) - counts
-    places = (tile_ends - tiles)[sorted_experts] * block_m
-    places += torch.arange(num_rows, device=device) - first_row[sorted_experts]
-    rows = torch.full((max_tiles * block_m,), num_rows, dtype=torch.int32, device=device)
-    rows[places] = order.int()
-    tile_experts = torch.searchsorted(tile_ends, torch.arange(max_tiles, device=device), right=True)
-    tile_experts = tile_experts.clamp(max=num_experts - 1).int()
-    return Plan(rows, tile_experts, tile_ends[-1:].int(), block_m, experts.shape[1])
-
-
 def candidates(block_m: int) -> list[Config]:
     """Returns the configurations that tuning tries for tiles of `block_m` rows."""
-    return [
+    portable = [
         Config({"BLOCK_N": block_n, "BLOCK_K": block_k, "GROUP_M": group_m}, warps, stages)
         for block_n, warps in ((64, 4), (128, 4), (128, 8), (256, 8))
         for block_k in (64, 128)
         for group_m in (1, 8)
         for stages in (3, 4)
     ]
+    return [*moe_hopper.candidates(block_m), *portable]
 
 
 def default_config() -> Config:
@@ -200,6 +163,8 @@ def grouped_matmul(
     shape = (num_rows, n, k, num_experts)
     variant = f"{DTYPE_NAMES[x.dtype]}.rows{plan.block_m}"
     chosen = config or tuned_config("grouped_gemm", variant, shape, x.device) or default_config()
+    if "IS_HOPPER" in chosen.meta:
+        return moe_hopper.launch_hopper(x, w, plan, out, expansion, chosen)
     block_n, block_k = chosen.meta["BLOCK_N"], chosen.meta["BLOCK_K"]
     group_m = chosen.meta["GROUP_M"]
     m_groups = triton.cdiv(plan.tile_experts.numel(), group_m)

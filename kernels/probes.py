@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -25,7 +26,9 @@ HBM_PROBE_BYTES = 2 * 2**30  # far beyond any L2
 L2_PROBE_BYTES = 16 * 2**20  # half of the near partition of a 50 MB L2, so that no line is evicted
 L2_PASSES = 64
 SHARED_WARPS = 16
-SHARED_LOADS = 16  # 16-byte loads a thread makes per iteration of the loop
+SHARED_THREADS = 32 * SHARED_WARPS
+SHARED_LOADS = 16  # loads a thread makes per iteration of the loop
+SHARED_LOAD_BYTES = 16
 SHARED_ITERATIONS = 4096
 
 
@@ -146,6 +149,20 @@ def read(source: torch.Tensor, *, passes: int = 1, programs_per_sm: int = 4) -> 
     return sums
 
 
+def read_shared(sums: torch.Tensor, *, iterations: int) -> torch.Tensor:
+    """Reads shared memory in as many CTAs of SHARED_THREADS threads as `sums`, int32, has elements.
+
+    Every thread makes SHARED_LOADS loads of SHARED_LOAD_BYTES in each iteration.
+    """
+    _shared_read_kernel[(sums.numel(),)](sums, iterations, NUM_THREADS=SHARED_THREADS, num_warps=SHARED_WARPS)
+    return sums
+
+
+def launch_empty(unused: torch.Tensor) -> None:
+    """Launches a kernel of one warp that does nothing."""
+    _empty_kernel[(1,)](unused, num_warps=1)
+
+
 def _check(*buffers: torch.Tensor) -> None:
     for buffer in buffers:
         if buffer.dtype != torch.int32 or buffer.ndim != 1 or buffer.numel() % BLOCK:
@@ -178,27 +195,17 @@ def measure_ladder() -> Ladder:
     source = torch.randint(0, 2**31 - 1, (HBM_PROBE_BYTES // 4,), dtype=torch.int32, device="cuda")
     target = torch.empty_like(source)
     resident = source[: L2_PROBE_BYTES // 4]
-    sums = torch.empty(4 * num_sms(source.device), dtype=torch.int32, device="cuda")
-    shared_programs = 2 * num_sms(source.device)
-    threads = 32 * SHARED_WARPS
-    shared_bytes = shared_programs * threads * SHARED_ITERATIONS * SHARED_LOADS * 16
-
-    def read_shared() -> None:
-        _shared_read_kernel[(shared_programs,)](
-            sums, SHARED_ITERATIONS, NUM_THREADS=threads, num_warps=SHARED_WARPS
-        )
-
-    def launch_empty() -> None:
-        _empty_kernel[(1,)](sums, num_warps=1)
-
+    sums = torch.empty(2 * num_sms(source.device), dtype=torch.int32, device="cuda")
+    shared_bytes = sums.numel() * SHARED_THREADS * SHARED_ITERATIONS * SHARED_LOADS * SHARED_LOAD_BYTES
+    read_sram, launch = partial(read_shared, sums, iterations=SHARED_ITERATIONS), partial(launch_empty, sums)
     return Ladder(
         hbm_copy_per_s=copy_work(HBM_PROBE_BYTES).hbm_bytes / flushed_median_s(lambda: copy(source, target)),
         hbm_read_per_s=HBM_PROBE_BYTES / flushed_median_s(lambda: read(source, programs_per_sm=8)),
         hbm_write_per_s=HBM_PROBE_BYTES / flushed_median_s(lambda: write(target, 7)),
         l2_read_per_s=L2_PROBE_BYTES * L2_PASSES / flushed_median_s(lambda: read(resident, passes=L2_PASSES)),
-        shared_read_per_s=shared_bytes / flushed_median_s(read_shared),
-        kernel_gap_s=graph_median_s([launch_empty] * 200),
-        eager_launch_s=_eager_s(launch_empty),
+        shared_read_per_s=shared_bytes / flushed_median_s(read_sram),
+        kernel_gap_s=graph_median_s([launch] * 200),
+        eager_launch_s=_eager_s(launch),
     )
 
 

@@ -22,7 +22,8 @@ GROUP_ROWS = 16  # tokens of one program when scales are per group
 
 
 @triton.jit
-def _encode(x, scale, MAX_CODE: tl.constexpr, IS_INT8: tl.constexpr):
+def encode(x, scale, MAX_CODE: tl.constexpr, IS_INT8: tl.constexpr):
+    """Codes of x under its scale: e4m3 in fp32 still, or int8."""
     scaled = tl.minimum(tl.maximum(x / scale, -MAX_CODE), MAX_CODE)
     if IS_INT8:
         # Half away from zero: truncation after adding half of the sign.
@@ -41,7 +42,7 @@ def _per_token_kernel(
     x = tl.load(x_ptr + row * hidden + columns, mask=is_column, other=0.0).to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(x), 0), 1.0e-12) / MAX_CODE
     tl.store(scales_ptr + row, scale)
-    codes = _encode(x, scale, MAX_CODE, IS_INT8)
+    codes = encode(x, scale, MAX_CODE, IS_INT8)
     tl.store(codes_ptr + row * hidden + columns, codes.to(codes_ptr.dtype.element_ty), mask=is_column)
 
 
@@ -58,7 +59,7 @@ def _per_group_kernel(
     x = tl.load(x_ptr + offsets, mask=is_row[:, None], other=0.0).to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(x), 1), 1.0e-12) / MAX_CODE
     tl.store(scales_ptr + group.to(tl.int64) * num_tokens + rows, scale, mask=is_row)
-    codes = _encode(x, scale[:, None], MAX_CODE, IS_INT8)
+    codes = encode(x, scale[:, None], MAX_CODE, IS_INT8)
     tl.store(codes_ptr + offsets, codes.to(codes_ptr.dtype.element_ty), mask=is_row[:, None])
 
 

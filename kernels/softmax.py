@@ -34,10 +34,7 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
 
     Raises: ValueError if x is no contiguous matrix or has more than 65,536 columns.
     """
-    if x.ndim != 2 or not x.is_contiguous() or x.shape[1] > MAX_COLUMNS:
-        raise ValueError(
-            f"expected a contiguous matrix of at most {MAX_COLUMNS} columns, got {tuple(x.shape)}"
-        )
+    check_rows(x)
     out = torch.empty_like(x)
     num_rows, num_columns = x.shape
     _softmax_kernel[(num_rows,)](
@@ -48,6 +45,14 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
         num_warps=row_warps(num_columns * x.itemsize),
     )
     return out
+
+
+def check_rows(x: torch.Tensor) -> None:
+    """Raises ValueError unless x is a contiguous matrix whose rows fit the registers."""
+    if x.ndim != 2 or not x.is_contiguous() or x.shape[1] > MAX_COLUMNS:
+        raise ValueError(
+            f"expected a contiguous matrix of at most {MAX_COLUMNS} columns, got {tuple(x.shape)}"
+        )
 
 
 def softmax_oracle(x: torch.Tensor) -> torch.Tensor:

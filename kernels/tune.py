@@ -31,13 +31,13 @@ Key = tuple[str, str, tuple[int, ...]]  # kernel, variant, shape
 MAX_WORKERS = 12  # each holds a few GB on the GPU
 
 
-def tune(kernels: Sequence[str] | None = None) -> TuningTable:
-    """Returns this GPU's table, the winners of `kernels` (all if None) measured anew, saved case by case."""
+def tune(chosen: Sequence[Case]) -> TuningTable:
+    """Returns this GPU's table with the winners of the chosen cases measured anew, saved case by case."""
     name = gpu_name(torch.device("cuda"))
     before = load_table(name)
     winners = {} if before is None else known_winners(before)
     table = TuningTable(name, torch.__version__, triton.__version__, tuple(winners.values()))
-    for case in chosen_cases(kernels):
+    for case in chosen:
         winner = tune_case(case)
         winners[(winner.kernel, winner.variant, winner.shape)] = winner
         table = replace(table, winners=tuple(winners.values()))
@@ -52,9 +52,15 @@ def known_winners(table: TuningTable) -> dict[Key, Winner]:
     return {key: winner for key, winner in keyed.items() if key in known}
 
 
-def chosen_cases(kernels: Sequence[str] | None) -> list[Case]:
-    """Returns the cases of these kernels, all if None."""
-    return [case for case in cases() if not kernels or case.kernel in kernels]
+def chosen_cases(kernels: Sequence[str], *, is_missing: bool) -> list[Case]:
+    """Returns the cases of these kernels, all if there are none; is_missing: those without a winner yet."""
+    table = load_table(gpu_name(torch.device("cuda"))) if is_missing else None
+    known = set() if table is None else set(known_winners(table))
+    return [
+        case
+        for case in cases()
+        if (not kernels or case.kernel in kernels) and (case.kernel, case.variant, case.shape) not in known
+    ]
 
 
 def tune_case(case: Case) -> Winner:
@@ -96,10 +102,10 @@ def relative_error(out: torch.Tensor, reference: torch.Tensor) -> float:
     return float((out.float() - reference.float()).norm() / reference.float().norm())
 
 
-def compile_share(share: int, num_shares: int, kernels: Sequence[str] | None) -> None:
+def compile_share(share: int, num_shares: int, chosen: Sequence[Case]) -> None:
     """Runs every num_shares-th candidate once, so that Triton's cache on disk holds it."""
     position = 0
-    for case in chosen_cases(kernels):
+    for case in chosen:
         launch, _ = case.prepare()
         for config in case.candidates:
             position += 1
@@ -116,9 +122,9 @@ def _try(launch: Launch, config: Config) -> None:
         return
 
 
-def compile_in_parallel(kernels: Sequence[str] | None, num_workers: int) -> None:
-    """Starts worker processes that each compile their share, and waits for them."""
-    command = [sys.executable, "-m", "simllm.kernels.tune", *(kernels or ())]
+def compile_in_parallel(arguments: Sequence[str], num_workers: int) -> None:
+    """Starts worker processes that each compile their share of what the arguments choose, and waits."""
+    command = [sys.executable, "-m", "simllm.kernels.tune", *arguments]
     workers = [
         subprocess.Popen([*command, "--share", f"{share}/{num_workers}"]) for share in range(num_workers)
     ]
@@ -130,18 +136,20 @@ def main() -> None:
     """Compiles in parallel, measures, and writes `tuned/<gpu>.json`."""
     parser = argparse.ArgumentParser(description="Measure kernel configurations and keep the winners.")
     parser.add_argument("kernels", nargs="*", help="kernels to tune (default: all)")
+    parser.add_argument("--missing", action="store_true", help="only shapes that this GPU has no winner of")
     parser.add_argument("--share", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("tuning needs a CUDA GPU")
+    chosen = chosen_cases(arguments.kernels, is_missing=arguments.missing)
     if arguments.share:
         share, num_shares = map(int, arguments.share.split("/"))
-        compile_share(share, num_shares, arguments.kernels)
+        compile_share(share, num_shares, chosen)
         return
     started_at = time.monotonic()
-    compile_in_parallel(arguments.kernels, max(1, min(MAX_WORKERS, os.cpu_count() or 1)))
+    compile_in_parallel(sys.argv[1:], max(1, min(MAX_WORKERS, os.cpu_count() or 1)))
     print(f"compiled in {time.monotonic() - started_at:.0f} s")
-    table = tune(arguments.kernels)
+    table = tune(chosen)
     print(f"{len(table.winners)} winners of {table.gpu} in {time.monotonic() - started_at:.0f} s")
 
 

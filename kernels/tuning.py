@@ -107,7 +107,7 @@ def save_table(table: TuningTable, folder: Path = TUNED_FOLDER) -> Path:
     path = folder / f"{table.gpu}.json"
     path.write_text(text)
     load_table.cache_clear()
-    tuned_config.cache_clear()
+    tuned_winner.cache_clear()
     return path
 
 
@@ -116,8 +116,13 @@ def _order(row: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...]]:
 
 
 @lru_cache(maxsize=4096)
+def tuned_winner(kernel: str, variant: str, shape: tuple[int, ...], device: torch.device) -> Winner | None:
+    """Returns the winner at the nearest measured shape, or None if this GPU has none."""
+    table = load_table(gpu_name(device))
+    return None if table is None else table.nearest(kernel, variant, shape)
+
+
 def tuned_config(kernel: str, variant: str, shape: tuple[int, ...], device: torch.device) -> Config | None:
     """Returns the measured configuration for a launch, or None if this GPU has none."""
-    table = load_table(gpu_name(device))
-    winner = None if table is None else table.nearest(kernel, variant, shape)
+    winner = tuned_winner(kernel, variant, shape, device)
     return None if winner is None else winner.config

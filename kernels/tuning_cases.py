@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 
 import torch
 
@@ -10,24 +12,17 @@ from . import (
     attention_decode,
     attention_mla_decode,
     attention_prefill,
+    attention_prefill_int8,
     conv2d,
     gemm,
     gemm_block_scaled,
     gemm_quantized,
-    gemm_split_k,
-    gemm_weight_only,
     moe,
     transpose,
 )
 from .tuning import Config
-from .tuning_inputs import Case, Launch, decode_reference, paged, random, sdpa
-
-SQUARES = ((4096, 4096, 4096), (8192, 8192, 8192))
-SMALL_M_SHAPES = (
-    (1, 4096, 4096), (16, 4096, 4096), (64, 4096, 4096),
-    (16, 28672, 4096), (64, 28672, 4096), (16, 4096, 14336),
-)  # fmt: skip
-GEMM_SHAPES = (*SQUARES, (512, 4096, 4096), (2048, 6144, 4096), (2048, 4096, 14336), (100352, 512, 256))
+from .tuning_inputs import Case, Launch, paged, random, sdpa
+from .tuning_products import SQUARES, gemm_cases, small_m_cases
 
 
 def cases() -> Iterator[Case]:
@@ -41,25 +36,6 @@ def cases() -> Iterator[Case]:
     yield from moe_cases()
     yield from conv_cases()
     yield transpose_case()
-
-
-def gemm_cases() -> Iterator[Case]:
-    """Yields bf16 products, plain and with SiLU-mul."""
-    for m, n, k in GEMM_SHAPES:
-
-        def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
-            a, b = random(m, k), random(n, k)
-            return lambda config: gemm.matmul(a, b, config=config), a @ b.T
-
-        yield Case("gemm", "bf16", (m, n, k), gemm.candidates(torch.bfloat16), prepare)
-
-    def prepare_silu() -> tuple[Launch, torch.Tensor]:
-        a, b = random(4096, 4096), random(2 * 14336, 4096)
-        gate, up = (a @ b.T).float().chunk(2, dim=1)
-        return lambda config: gemm.matmul_silu_mul(a, b, config=config), torch.nn.functional.silu(gate) * up
-
-    silu_candidates = gemm.candidates(torch.bfloat16, silu_mul=True)
-    yield Case("gemm_silu_mul", "bf16", (4096, 14336, 4096), silu_candidates, prepare_silu)
 
 
 def quantized_cases() -> Iterator[Case]:
@@ -77,7 +53,8 @@ def quantized_cases() -> Iterator[Case]:
                     a, b, a_scale, b_scale, config=config
                 ), expected
 
-            yield Case("gemm_quantized", gemm.DTYPE_NAMES[dtype], (m, n, k), gemm.candidates(dtype), prepare)
+            candidates = gemm_quantized.candidates(dtype)
+            yield Case("gemm_quantized", gemm.DTYPE_NAMES[dtype], (m, n, k), candidates, prepare)
     for m, n, k in SQUARES:
 
         def prepare_blocks(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
@@ -95,11 +72,13 @@ def quantized_cases() -> Iterator[Case]:
 
 
 def prefill_cases() -> Iterator[Case]:
-    """Yields causal prefill of 8 k tokens, 32 query and 8 KV heads of 128, contiguous and in pages."""
+    """Yields causal prefill of 8 k tokens, 32/8 heads of 128, contiguous and paged, also with int8 scores."""
     tokens, heads, kv_heads, dim = 8192, 32, 8, 128
     for block_size in (0, 64, 16):
 
-        def prepare(block_size: int = block_size) -> tuple[Launch, torch.Tensor]:
+        def prepare(
+            attend: Callable[..., torch.Tensor], block_size: int = block_size
+        ) -> tuple[Launch, torch.Tensor]:
             q, k, v = random(tokens, heads, dim), random(tokens, kv_heads, dim), random(tokens, kv_heads, dim)
             expected = sdpa(q, k, v)
             table = None
@@ -111,31 +90,34 @@ def prefill_cases() -> Iterator[Case]:
                 v, table = paged(v, block_size)
                 table = table[None]
             chunks = attention_prefill.Chunks.of([tokens], [tokens], "cuda", table)
-            return lambda config: attention_prefill.prefill_attention(
-                q, k, v, chunks, config=config
-            ), expected
+            return lambda config: attend(q, k, v, chunks, config=config), expected
 
-        candidates = attention_prefill.candidates(block_size)
-        yield Case(
-            "attention_prefill",
-            f"bf16.block{block_size}",
-            (tokens, heads, kv_heads, dim),
-            candidates,
-            prepare,
-        )
+        for kernel, attend in (
+            (attention_prefill, attention_prefill.prefill_attention),
+            (attention_prefill_int8, attention_prefill_int8.prefill_attention_int8),
+        ):
+            yield Case(
+                kernel.__name__.rpartition(".")[2],
+                f"bf16.block{block_size}",
+                (tokens, heads, kv_heads, dim),
+                kernel.candidates(block_size),
+                partial(prepare, attend),
+            )
 
 
 def decode_cases() -> Iterator[Case]:
-    """Yields decoding of 32 requests at 8 k of context: 1 GiB of bf16 keys and values."""
-    requests, context, heads, kv_heads, dim = 32, 8192, 32, 8, 128
-    for dtype, block_size in (
-        (torch.bfloat16, 64), (torch.bfloat16, 16), (torch.float8_e4m3fn, 64), (torch.int8, 64),
-    ):  # fmt: skip
+    """Yields decoding of 32 requests at 8 k: 1 GiB of bf16 keys and values, 4 or 64 queries a KV head."""
+    requests, context, kv_heads, dim = 32, 8192, 8, 128
+    caches = ((torch.bfloat16, 64), (torch.bfloat16, 16), (torch.float8_e4m3fn, 64), (torch.int8, 64))
+    for (dtype, block_size), (heads, query_len) in product(caches, ((32, 1), (64, 8))):
 
-        def prepare(dtype: torch.dtype = dtype, block_size: int = block_size) -> tuple[Launch, torch.Tensor]:
+        def prepare(
+            dtype: torch.dtype = dtype, block_size: int = block_size, heads: int = heads,
+            query_len: int = query_len,
+        ) -> tuple[Launch, torch.Tensor]:  # fmt: skip
             pages = requests * context // block_size
             k, v = (random(pages, block_size, kv_heads, dim, dtype=dtype) for _ in range(2))
-            q = random(requests, 1, heads, dim)
+            q = random(requests, query_len, heads, dim)
             table = torch.randperm(pages, device="cuda").int().view(requests, -1)
             lens = torch.full((requests,), context, dtype=torch.int32, device="cuda")
             factor = 0.01 if dtype == torch.int8 else 1.0
@@ -154,37 +136,14 @@ def decode_cases() -> Iterator[Case]:
                     config=config,
                 )
 
-            return launch, decode_reference(q, k, v, table, factor)
+            reference = attention_decode.decode_attention_oracle(
+                q, k, v, table, lens, k_scale=scales, v_scale=scales
+            )
+            return launch, reference
 
-        shape = (requests, context, heads, kv_heads, dim, 1)
+        shape = (requests, context, kv_heads, query_len * heads // kv_heads, dim)
         variant = f"{gemm.DTYPE_NAMES[dtype]}.block{block_size}"
         yield Case("attention_decode", variant, shape, attention_decode.candidates(block_size), prepare)
-
-
-def small_m_cases() -> Iterator[Case]:
-    """Yields products of few rows with bf16, int8 and int4 weights."""
-    for m, n, k in SMALL_M_SHAPES:
-
-        def prepare(m: int = m, n: int = n, k: int = k) -> tuple[Launch, torch.Tensor]:
-            a, b = random(m, k), random(n, k)
-            return lambda config: gemm_split_k.matmul_split_k(a, b, config=config), a @ b.T
-
-        yield Case("gemm_split_k", "bf16", (m, n, k), gemm_split_k.candidates(m), prepare)
-    for variant in ("int8", "int4"):
-        for m, n, k in ((16, 4096, 4096), (16, 28672, 4096), (64, 28672, 4096)):
-
-            def prepare_codes(
-                variant: str = variant, m: int = m, n: int = n, k: int = k
-            ) -> tuple[Launch, torch.Tensor]:
-                a, weight = random(m, k), random(n, k)
-                encode = (
-                    gemm_weight_only.quantize_int8 if variant == "int8" else gemm_weight_only.quantize_int4
-                )
-                parts = encode(weight)
-                expected = a @ gemm_weight_only.dequantize(*parts).to(a.dtype).T
-                return lambda config: gemm_weight_only.weight_only_matmul(a, *parts, config=config), expected
-
-            yield Case("gemm_weight_only", variant, (m, n, k), gemm_weight_only.candidates(m), prepare_codes)
 
 
 def mla_cases() -> Iterator[Case]:
@@ -253,6 +212,7 @@ CONVOLUTIONS = (
     (32, 28, 28, 256, 256, 3, 1, 1),
     (32, 14, 14, 512, 512, 3, 1, 1),
     (32, 56, 56, 64, 256, 3, 1, 1),
+    (32, 56, 56, 64, 64, 3, 1, 1),
     (8, 448, 448, 3, 1024, 14, 14, 0),
 )
 

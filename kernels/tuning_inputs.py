@@ -49,17 +49,3 @@ def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     batched = (rows.transpose(0, 1)[None] for rows in (q, k, v))
     out = torch.nn.functional.scaled_dot_product_attention(*batched, is_causal=True, enable_gqa=True)
     return out[0].transpose(0, 1)
-
-
-def decode_reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, factor: float
-) -> torch.Tensor:
-    """Returns decode attention by torch in fp32, request by request; `factor` dequantises."""
-    outs = []
-    for request in range(q.shape[0]):
-        keys, values = (cache[table[request].long()].flatten(0, 1).float() * factor for cache in (k, v))
-        group = q.shape[2] // k.shape[2]
-        queries = q[request, 0].float().unflatten(0, (-1, group))
-        scores = torch.einsum("hgd,nhd->hgn", queries, keys) * q.shape[-1] ** -0.5
-        outs.append(torch.einsum("hgn,nhd->hgd", scores.softmax(-1), values).flatten(0, 1)[None])
-    return torch.stack(outs)

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="kernels need torch")
 pytest.importorskip("triton", reason="kernels need Triton")
 
-from simllm.kernels import elementwise, norm, probes, quantize, sampling, softmax, transpose
+from simllm.kernels import elementwise, norm, probes, quantize, sampling, softmax, softmax_steps, transpose
 from simllm.kernels.tuning import Config
 
 from .tolerance import assert_close, relative_error
@@ -37,6 +37,14 @@ def test_softmax_of_an_odd_row_sums_to_one() -> None:
     out = softmax.softmax(x)
     assert_close(out, softmax.softmax_oracle(x))
     torch.testing.assert_close(out.sum(-1), torch.ones(7))
+
+
+def test_softmax_in_four_steps_is_softmax() -> None:
+    x = torch.randn(7, 77) * 5
+    assert_close(softmax_steps.softmax_in_steps(x), softmax.softmax_oracle(x))
+    # Four reads and two writes of 2 x 8 fp32 numbers, where one launch reads and writes them once.
+    assert softmax_steps.launch_work(2, 8, torch.float32).hbm_bytes == 6 * 2 * 8 * 4
+    assert softmax.launch_work(2, 8, torch.float32).hbm_bytes == 2 * 2 * 8 * 4
 
 
 def test_transpose_moves_every_element_of_odd_shapes() -> None:

@@ -21,6 +21,15 @@ GPU_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 1e-3, torch.bfloat16: 
 # section 3.3.2).
 FP8_RELATIVE_ERROR = 1e-2
 
+# A score q k / sqrt(d) of normal numbers has a spread of 1. The largest of d queries has 3 spreads, that of a
+# tile of keys 4, so codes step by 3 / 127 and 4 / 127: roundings of 0.7 and 0.9 % in the norm, 1.1 % of a
+# score together, and as much of the output. Twice that is allowed.
+INT8_SCORES_RELATIVE_ERROR = 2.2e-2
+
+# Beside its own rounding, attention with int8 scores errs as in 16 bits, but that a value half-way between
+# two codes may go either way in fp32: by one step in 127, for one element in some thousand.
+ROUNDED_RELATIVE_ERROR = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
 
 def relative_error(out: torch.Tensor, oracle: torch.Tensor) -> float:
     """Returns ||out - oracle|| / ||oracle||; NaN, which passes no comparison, if either holds one."""

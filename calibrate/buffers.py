@@ -25,20 +25,20 @@ _CHUNK = 2**28  # elements drawn at a time, so that their fp32 ancestors fit
 class Pool:
     """A long vector of random values, from which tensors are cut one after another, around and around."""
 
-    def __init__(self, dtype: str, num_bytes: float, seed: int = 0) -> None:
+    def __init__(self, dtype: str, num_bytes: float, device: torch.device, seed: int = 0) -> None:
         self.dtype = DTYPES[dtype]
-        generator = torch.Generator(device="cuda").manual_seed(seed)
-        self._data = torch.empty(int(num_bytes / self.dtype.itemsize), dtype=self.dtype, device="cuda")
+        generator = torch.Generator(device).manual_seed(seed)
+        self._data = torch.empty(int(num_bytes / self.dtype.itemsize), dtype=self.dtype, device=device)
         for chunk in self._data.split(_CHUNK):
             if self.dtype == torch.int8:
                 chunk.copy_(
                     torch.randint(
-                        -127, 128, chunk.shape, device="cuda", dtype=torch.int8, generator=generator
+                        -127, 128, chunk.shape, device=device, dtype=torch.int8, generator=generator
                     )
                 )
             else:
                 chunk.copy_(
-                    torch.randn(chunk.shape, device="cuda", dtype=torch.bfloat16, generator=generator)
+                    torch.randn(chunk.shape, device=device, dtype=torch.bfloat16, generator=generator)
                 )
         self._next = 0
 
@@ -57,14 +57,15 @@ class Pool:
 class Pools:
     """The pools of all dtypes, each made when first asked for."""
 
-    def __init__(self, num_bytes: float) -> None:
+    def __init__(self, num_bytes: float, device: str = "cuda") -> None:
+        self.device = torch.device(device)
         self._num_bytes = num_bytes
         self._pools: dict[str, Pool] = {}
 
     def take(self, dtype: str, *shape: int) -> torch.Tensor:
         """Returns random values of `dtype`."""
         if dtype not in self._pools:
-            self._pools[dtype] = Pool(dtype, self._num_bytes)
+            self._pools[dtype] = Pool(dtype, self._num_bytes, self.device)
         return self._pools[dtype].take(*shape)
 
 

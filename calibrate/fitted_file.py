@@ -1,4 +1,4 @@
-"""Samples in, fitted file out: every fit with its held-out errors, as `hwmodels.op_profile` reads it."""
+"""Samples in, fitted file out: every fit with its held-out errors, as `hwmodels.profile` reads it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any
 
 from ..errors import CalibrationError
 from ..hwmodels.device import DeviceSpec
-from ..hwmodels.op_profile import dump_op_profile
+from ..hwmodels.profile_file import dump_profile
+from ..hwmodels.profile_schema import CalibratedFile
+from .efficiencies import derive_efficiencies
 from .fit import Key, OpFit, by_key, fit_samples
+from .ladder import ladder_of
 from .samples import Sample
 from .validate import HeldOut, held_out
 
 SCHEMA_VERSION = 1
+LINKS_PREFIX = "links_"  # of what a profile's host says of its links
+FITTED_SECTIONS = {"schema_version", "kind", "name", "device", "host", "efficiency", "ladder", "ops"}
 
 
 def fit_all(
@@ -29,7 +34,8 @@ def fit_all(
     entries = []
     for key, group in by_key(samples).items():
         try:
-            fit, errors = fit_samples(group, device), held_out(group, device)
+            fit = fit_samples(group, device)
+            errors = held_out(group, device, near=fit)
         except CalibrationError as error:
             skip(key, error)
             continue
@@ -56,18 +62,41 @@ def _entry(key: Key, fit: OpFit, errors: HeldOut) -> dict[str, Any]:
 
 
 def fitted_text(
-    name: str, device: DeviceSpec, host: Mapping[str, str], entries: Sequence[Mapping[str, Any]]
+    name: str,
+    device: DeviceSpec,
+    host: Mapping[str, str],
+    entries: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample] = (),
+    *,
+    before: CalibratedFile | None = None,
 ) -> str:
-    """Returns the fitted file. Raises: CalibrationError if nothing could be fitted."""
+    """Returns the profile: fits, the ladder that `samples` hold, and the efficiencies that follow.
+
+    before: the profile that this one replaces, whose other sections it keeps.
+    Raises: CalibrationError if nothing could be fitted.
+    """
     if not entries:
         raise CalibrationError("no op has samples enough to fit")
-    return dump_op_profile(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "calibrated",
-            "name": name,
-            "device": device.name,
-            "host": dict(sorted(host.items())),
-            "ops": list(entries),
-        }
-    )
+    ladder = ladder_of(samples, device)
+    kept, kept_host = kept_sections(before)
+    fitted = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "calibrated",
+        "name": name,
+        "device": device.name,
+        "host": dict(sorted(host.items())) | kept_host,
+        "efficiency": derive_efficiencies(ladder, entries, device),
+        "ladder": ladder,
+    }
+    return dump_profile({**fitted, **kept, "ops": list(entries)})
+
+
+def kept_sections(before: CalibratedFile | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns what a new fit of operations keeps of a profile: links and what else it does not fit itself.
+
+    And of its host, what says where the links were measured.
+    """
+    if before is None:
+        return {}, {}
+    host = {key: text for key, text in before.host.items() if key.startswith(LINKS_PREFIX)}
+    return before.model_dump(exclude=FITTED_SECTIONS, exclude_defaults=True), host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +15,9 @@ _FIELDS = (
     "temperature.gpu", "memory.total",
 )  # fmt: skip
 _KEPT = ("name", "driver_version", "clocks.max.sm", "power.limit", "memory.total")
-PACKAGES = ("torch", "triton")
+# What kernels and timer run on: descriptors of TMA tiles, `torch.cuda.power_draw`, launch hooks in
+# `triton.knobs`. Source: pyproject.toml, extra `gpu`; tested with these.
+OLDEST = {"torch": (2, 11), "triton": (3, 6)}
 
 
 def query_gpu() -> Mapping[str, str]:
@@ -36,16 +39,27 @@ def query_gpu() -> Mapping[str, str]:
 
 
 def package_versions() -> Mapping[str, str]:
-    """Returns the versions of torch and triton. Raises: CalibrationError if one is not installed."""
+    """Returns the versions of torch and triton. Raises: CalibrationError if one is missing or too old."""
     found = {}
-    for package in PACKAGES:
+    for package, oldest in OLDEST.items():
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             raise CalibrationError(
                 f"calibrating needs {package}: pip install 'simllm[gpu]' on the GPU host"
             ) from None
+        if _release(found[package]) < oldest:
+            needed = ".".join(map(str, oldest))
+            raise CalibrationError(
+                f"calibrating needs {package} {needed} or newer, this is {found[package]}: "
+                f"pip install 'simllm[gpu]' on the GPU host"
+            )
     return found
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """Returns the first two numbers of a version: `2.11.0+cu130` -> (2, 11)."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
 def describe_host() -> Mapping[str, str]:

@@ -7,8 +7,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from ..errors import SimllmError
-from ..hwmodels.model import ModelSpec
+from ..hwmodels.model import ModelSpec, VisionSpec
 from ..hwmodels.model_config import load_model, model_names
+from ..hwmodels.ops.vision import NUM_COLOURS
 from ..hwmodels.parallel import ParallelSpec, RankShapes, rank_shapes
 
 TENSOR_PARALLEL = (1, 2, 4)
@@ -36,6 +37,21 @@ class Experts(NamedTuple):
     k: int
     num_experts: int
     top_k: int
+
+
+class VisionHeads(NamedTuple):
+    """The heads of a vision tower; each has keys of its own."""
+
+    num_heads: int
+    head_dim: int
+
+
+class Patches(NamedTuple):
+    """A patch embedding: `n` channels out of `k` pixels, colours and frames counted, in squares of a side."""
+
+    n: int
+    k: int
+    kernel_size: int
 
 
 def _ranks() -> Iterator[tuple[ModelSpec, RankShapes]]:
@@ -90,3 +106,54 @@ def expert_shapes() -> tuple[Experts, ...]:
             found.add(Experts(2 * width, hidden, moe.num_experts, moe.top_k))
             found.add(Experts(hidden, width, moe.num_experts, moe.top_k))
     return tuple(sorted(found))
+
+
+def vocab_sizes() -> tuple[int, ...]:
+    """Returns the vocabularies of all models, sorted."""
+    return tuple(sorted({load_model(name).vocab_size for name in model_names()}))
+
+
+def _towers() -> Iterator[VisionSpec]:
+    for name in model_names():
+        if (vision := load_model(name).vision) is not None:
+            yield vision
+
+
+def vision_heads() -> tuple[VisionHeads, ...]:
+    """Returns the heads of all vision towers, sorted."""
+    return tuple(
+        sorted({VisionHeads(tower.num_heads, tower.hidden_size // tower.num_heads) for tower in _towers()})
+    )
+
+
+def vision_matrices() -> tuple[Matrix, ...]:
+    """Returns the weights of the layers and mergers of all vision towers, sorted."""
+    return tuple(sorted(set(chain.from_iterable(_tower_matrices(tower) for tower in _towers()))))
+
+
+def _tower_matrices(tower: VisionSpec) -> Iterator[Matrix]:
+    hidden, width = tower.hidden_size, tower.intermediate_size
+    yield Matrix(3 * hidden, hidden)
+    yield Matrix(hidden, hidden)
+    yield Matrix((2 if tower.is_gated else 1) * width, hidden)
+    yield Matrix(hidden, width)
+    merged, between = tower.merge**2 * hidden, tower.merger_hidden_size
+    yield Matrix(between or tower.out_hidden_size, merged)
+    if between:
+        yield Matrix(tower.out_hidden_size, between)
+
+
+def patch_shapes() -> tuple[Patches, ...]:
+    """Returns the patch embeddings of all vision towers, sorted."""
+    return tuple(
+        sorted(
+            {
+                Patches(
+                    tower.hidden_size,
+                    NUM_COLOURS * tower.temporal_patch_size * tower.patch_size**2,
+                    tower.patch_size,
+                )
+                for tower in _towers()
+            }
+        )
+    )

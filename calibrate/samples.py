@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ..errors import CalibrationError
 from ..hwmodels.op_point import OpPoint
 
+SAMPLES_SUFFIX = ".samples.parquet"  # instead of a profile's `.yaml`
 _HOST_PREFIX = b"simllm.host."
 _POINT_FIELDS = tuple(field.name for field in fields(OpPoint))
 
@@ -24,7 +25,9 @@ _POINT_FIELDS = tuple(field.name for field in fields(OpPoint))
 class Sample:
     """One measured point. error: why it could not be measured, else empty, and then time_us is 0.
 
-    clock_mhz, power_w: of the SMs and the board, while the kernel ran.
+    clock_mhz, power_w: of the SMs and the board, while the kernel ran; `before`: just before it was started.
+    kernel .. tile: of our kernels, what the compiler made of the one that ran (see `compiled`); registers are
+    those of a thread. wall_s: what measuring it cost, compiling included.
     """
 
     point: OpPoint
@@ -37,6 +40,14 @@ class Sample:
     clock_mhz: float = 0.0
     power_w: float = 0.0
     error: str = ""
+    clock_before_mhz: float = 0.0
+    power_before_w: float = 0.0
+    kernel: str = ""
+    registers: int = 0
+    spills: int = 0
+    shared_bytes: int = 0
+    tile: str = ""
+    wall_s: float = 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -75,7 +86,7 @@ def read_samples(path: Path) -> tuple[list[Sample], dict[str, str]]:
     """
     files = [file for file in (path, *sorted(parts_folder(path).glob("*.parquet"))) if file.exists()]
     if not files:
-        raise CalibrationError(f"{path}: no samples there; 'simllm calibrate sweep -o {path}' makes them")
+        raise CalibrationError(f"{path}: no samples there; 'simllm calibrate -o PROFILE' measures them")
     samples: list[Sample] = []
     host: dict[str, str] = {}
     for file in files:
@@ -102,8 +113,10 @@ def _host(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    point = OpPoint(**{name: row.pop(name) for name in _POINT_FIELDS})
-    return Sample(point, **row)
+    """Returns a row of any age: a column that a file lacks reads as null and takes its default."""
+    known = {name: value for name, value in row.items() if value is not None}
+    point = OpPoint(**{name: known.pop(name) for name in _POINT_FIELDS if name in known})
+    return Sample(point, **known)
 
 
 def parts_folder(path: Path) -> Path:

@@ -39,7 +39,7 @@ CASES = [
         "triton",
         {"matrix_flops_per_s": 8e14, "exponentials_per_s": 3e12, "cta_share": 0.7},
     ),
-    ("attention_decode", "triton", {"hbm_bytes_per_s": 3.9e12, "cta_bytes_per_s": 2e10, "launch_s": 4e-6}),
+    ("attention_decode", "triton", {"hbm_bytes_per_s": 3.9e12, "key_s": 5e-8, "cta_s": 3e-7}),
     ("rms_norm", "triton", {"hbm_bytes_per_s": 3.5e12, "launch_s": 2e-6, "row_s": 1e-6}),
 ]
 
@@ -62,11 +62,26 @@ def test_held_out_errors_of_a_true_model_are_its_noise(op, implementation, truth
 def test_an_interval_holds_its_coefficient_and_stays_within_the_bounds_of_the_form():
     samples = synthesise("gemm", "cublas", {})
     fit = fit_samples(samples, DEVICE)
-    for coefficient in form_of("gemm").coefficients:
-        fitted = fit.coefficients[coefficient.name]
-        assert (
-            coefficient.low * 0.999 <= fitted.low <= fitted.value <= fitted.high <= coefficient.high * 1.001
-        )
+    bounds = {one.name: one.bounds(DEVICE, "bf16") for one in form_of("gemm").coefficients}
+    for name, fitted in fit.coefficients.items():
+        low, high = bounds[name]
+        assert low * 0.999 <= fitted.low <= fitted.value <= fitted.high <= high * 1.001
+
+
+def test_a_coefficient_that_the_samples_do_not_show_is_left_out():
+    # No product of the plan's rows runs for seconds, and none of cuBLAS's has weights to expand.
+    fit = fit_samples(synthesise("gemm", "cublas", {}), DEVICE)
+    assert not {"heat", "expanded_per_s"} & set(fit.coefficients)
+    assert {"launch_s", "matrix_flops_per_s", "hbm_bytes_per_s", "overlap"} <= set(fit.coefficients)
+
+
+def test_a_term_that_made_no_difference_to_the_samples_makes_none_to_the_fit():
+    # Rows that cost nothing by themselves: the fit has no coefficient for them, and predicts all the same.
+    samples = synthesise("rms_norm", "triton", {"row_s": 1e-12, "exchange_s": 1e-12})
+    fit = fit_samples(samples, DEVICE)
+    assert "row_s" not in fit.coefficients or fit.values["row_s"] < 5e-8
+    predicted = predict_s(fit, [sample.point for sample in samples], DEVICE)
+    assert np.median(np.abs(predicted * 1e6 / [sample.time_us for sample in samples] - 1)) < NOISE
 
 
 def test_one_wild_sample_hardly_moves_a_fit():

@@ -7,9 +7,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from simllm.calibrate import __main__ as command
 from simllm.calibrate import host
-from simllm.calibrate.timer import summarise
 from simllm.errors import CalibrationError
 
 ANSWER = "NVIDIA H200, 580.1, 345 MHz, 3201 MHz, 1980 MHz, 76.3 W, 700.00 W, 31, 143771 MiB\n"
@@ -51,31 +49,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         host.package_versions()
 
 
-def test_a_sweep_without_a_gpu_ends_with_exit_code_two(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(host.subprocess, "run", no_such_command)
-    monkeypatch.setattr("sys.argv", ["calibrate", "sweep", "-o", str(tmp_path / "s.parquet")])
-    with pytest.raises(SystemExit) as end:
-        command.main()
-    assert end.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_version_that_is_too_old_is_named_with_the_one_that_is_needed(monkeypatch):
+    monkeypatch.setattr(host, "version", {"torch": "2.11.0+cu130", "triton": "3.5.1"}.__getitem__)
+    with pytest.raises(CalibrationError, match=r"needs triton 3.6 or newer, this is 3.5.1: pip install"):
+        host.package_versions()
 
 
-def test_fitting_no_samples_ends_with_exit_code_two(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sys.argv", ["calibrate", "fit", str(tmp_path / "s.parquet"), "-o", "f.yaml"])
-    with pytest.raises(SystemExit) as end:
-        command.main()
-    assert end.value.code == 2
-    assert "no samples there" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("10m", 600.0), ("1h", 3600.0), ("45", 45.0)])
-def test_a_budget_is_read_with_its_unit(text, seconds):
-    assert command.parse_duration(text) == seconds
-
-
-def test_a_measurement_is_the_median_per_launch_and_its_quartiles_apart():
-    result = summarise([1.0, 2.0, 3.0, 4.0, 5.0], launches=2)
-    # Median 3 of two launches; quartiles 2 and 4.
-    assert (result.time_s, result.num_runs) == (1.5, 5)
-    assert result.spread == pytest.approx(2 / 3)
-    assert result.is_noisy
+@pytest.mark.parametrize("triton", ["3.6.0", "3.10.2", "4.0.0a1+git"])
+def test_versions_compare_as_numbers(monkeypatch, triton):
+    monkeypatch.setattr(host, "version", {"torch": "2.11.0", "triton": triton}.__getitem__)
+    assert host.package_versions()["triton"] == triton

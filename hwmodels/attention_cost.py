@@ -6,7 +6,7 @@ The formulas are those of `ops`; here they are divided by the device's rates onc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .layers import LayerOps
 from .ops import issued_pairs
@@ -18,6 +18,39 @@ from .step import Chunk, DecodeGroup
 MAX_KV_SPLITS = 32
 
 _FOREVER = 1 << 62  # steps; a bound that never binds
+
+
+class PrefillCost(Protocol):
+    """Prices the attention of prefill chunks."""
+
+    def seconds(self, chunks: Iterable[Chunk]) -> tuple[float, str]:
+        """Returns the time of all chunks of a step, in one varlen launch per layer, and what binds it."""
+        ...
+
+    def extrapolates(self, chunks: Iterable[Chunk]) -> bool:
+        """Returns whether a measurement of other sizes is behind that time."""
+        ...
+
+
+class DecodeCost(Protocol):
+    """Prices the attention of decodes."""
+
+    def seconds(self, groups: Iterable[DecodeGroup]) -> tuple[float, str]:
+        """Returns the time of all decodes of a step, and what binds it."""
+        ...
+
+    def line(
+        self, count: int, sum_context: int, max_context: int, max_steps: int
+    ) -> tuple[float, float, int, str]:
+        """Returns the time of `count` one-token decodes over the coming steps, as far as it is a line.
+
+        That is (seconds of the first step, seconds more per step, number of steps, what binds).
+        """
+        ...
+
+    def extrapolates(self, query_len: int, count: int, sum_context: int) -> bool:
+        """Returns whether a measurement of other sizes is behind the time of such decodes."""
+        ...
 
 
 class DecodeRates(NamedTuple):
@@ -72,6 +105,10 @@ class PrefillAttention:
         if compute_s >= memory_s:
             return compute_s + expand_s, self._bound
         return memory_s + expand_s, "hbm"
+
+    def extrapolates(self, chunks: Iterable[Chunk]) -> bool:
+        """Returns False: rates of a datasheet hold for all sizes."""
+        return False
 
 
 class DecodeAttention:
@@ -139,6 +176,10 @@ class DecodeAttention:
         if other_slope_s > slope_s:
             num_steps = min(num_steps, int((base_s - other_s) / (other_slope_s - slope_s)) + 1)
         return base_s, slope_s, num_steps, bound
+
+    def extrapolates(self, query_len: int, count: int, sum_context: int) -> bool:
+        """Returns False: rates of a datasheet hold for all sizes."""
+        return False
 
     def _make_rates(self, query_len: int) -> DecodeRates:
         shape, roofline = self.shape, self._roofline

@@ -1,16 +1,21 @@
-"""Alpha-beta times of collectives: a latency per hop and the bytes over one GPU's links.
+"""Times of collectives: as measured where a profile has links, else alpha-beta from the datasheet.
 
-Sizes are those of one rank's whole buffer. Which links connect the ranks is decided by `tensor_link`;
-contention with other traffic belongs to the simulator.
+Alpha-beta is a latency per hop and the bytes over one GPU's links. Sizes are those of one rank's whole
+buffer. Which links connect the ranks is decided by `tensor_link`; contention belongs to the simulator.
 Source: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH" (2005).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 from ..errors import SimllmError
+from ..units import KIB, MIB
 from .device import DeviceSpec
+from .link_profile import LinkEntry, LinkModel, LinkPrediction
 from .roofline import Efficiency
 
 # One hop's latency: write to the peer, flag, poll.
@@ -18,6 +23,20 @@ from .roofline import Efficiency
 # kernel 5-8 us (vLLM PR 2192), a PCIe round through host memory about twice as long.
 NVLINK_LATENCY_S = 5e-6
 PCIE_LATENCY_S = 10e-6
+
+# vLLM reduces smaller messages by its own kernels over peer memory, where these numbers of GPUs are all
+# connected by NVLink. Larger ones, and other numbers of GPUs, go to NCCL.
+# Source: vLLM, distributed/device_communicators/custom_all_reduce.py: _SUPPORTED_WORLD_SIZES, max_size, and
+# `inp_size < self.max_size`.
+# SIMPLIFIED: no reduction inside the switch; effect: where NVLink multicast works, vLLM leaves its own
+# kernels at 512 KiB (6 GPUs) or 256 KiB (8) on an H200 (all_reduce_utils.py) and is faster above.
+CUSTOM_GPU_COUNTS = (2, 4, 6, 8)
+CUSTOM_MAX_BYTES = 8 * MIB
+# Below this they read all buffers at once. Source: vLLM, csrc/custom_all_reduce.cuh: one stage for 2 GPUs,
+# and for up to 4 below 512 KiB, up to 8 below 256 KiB.
+ONE_SHOT_MAX_BYTES = {4: 512 * KIB, 6: 256 * KIB, 8: 256 * KIB}
+
+AllReduceImplementation = Literal["one_shot", "two_shot", "nccl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +105,83 @@ def all_to_all_s(num_bytes: float, num_ranks: int, link: Link) -> float:
     return link.latency_s + (num_ranks - 1) / num_ranks * num_bytes / link.bytes_per_s
 
 
+def broadcast_s(num_bytes: float, num_ranks: int, link: Link) -> float:
+    """Returns the time until the last rank has the buffer, which flows from each to the next in pieces."""
+    return (num_ranks - 1) * link.latency_s + num_bytes / link.bytes_per_s if num_ranks > 1 else 0.0
+
+
 def point_to_point_s(num_bytes: float, link: Link) -> float:
     """Returns the time of one message to one peer."""
     return link.latency_s + num_bytes / link.bytes_per_s
+
+
+def vllm_all_reduce(num_bytes: float, num_gpus: int) -> AllReduceImplementation:
+    """Returns the implementation that vLLM takes between GPUs that NVLink connects."""
+    if num_gpus not in CUSTOM_GPU_COUNTS or num_bytes >= CUSTOM_MAX_BYTES:
+        return "nccl"
+    if num_gpus == 2 or num_bytes < ONE_SHOT_MAX_BYTES[num_gpus]:
+        return "one_shot"
+    return "two_shot"
+
+
+class Collectives:
+    """Times of collectives on one kind of host, as vLLM runs them. Pure: no state changes what it returns.
+
+    links: the measured ones of a profile; None or empty where nobody measured. Every time is in s, every size
+    that of one rank's whole buffer [B]; one GPU alone communicates nothing.
+    """
+
+    def __init__(self, links: Sequence[LinkEntry] | None, device: DeviceSpec, efficiency: Efficiency) -> None:
+        self._model = LinkModel(links or ())
+        self._device = device
+        self._efficiency = efficiency
+
+    @cached_property
+    def _link(self) -> Link:
+        return tensor_link(self._device, self._efficiency)
+
+    def all_reduce_s(self, num_bytes: float, num_gpus: int) -> float:
+        """Returns the time until every rank has the sum. Raises: SimllmError if the device has no links."""
+        return self._seconds("all_reduce", num_bytes, num_gpus, all_reduce_s)
+
+    def all_gather_s(self, num_bytes: float, num_gpus: int) -> float:
+        """Returns the time until every rank has the whole buffer, of which it had 1/n."""
+        return self._seconds("all_gather", num_bytes, num_gpus, all_gather_s)
+
+    def reduce_scatter_s(self, num_bytes: float, num_gpus: int) -> float:
+        """Returns the time until every rank has the sum of its 1/n of the buffer."""
+        return self._seconds("reduce_scatter", num_bytes, num_gpus, reduce_scatter_s)
+
+    def all_to_all_s(self, num_bytes: float, num_gpus: int) -> float:
+        """Returns the time until each rank has sent 1/n of its buffer to every other."""
+        return self._seconds("all_to_all", num_bytes, num_gpus, all_to_all_s)
+
+    def broadcast_s(self, num_bytes: float, num_gpus: int) -> float:
+        """Returns the time until every rank has the first one's buffer."""
+        return self._seconds("broadcast", num_bytes, num_gpus, broadcast_s)
+
+    def send_recv_s(self, num_bytes: float, num_gpus: int = 2) -> float:
+        """Returns the time of one message to the next rank, while every rank sends one."""
+        return self._seconds(
+            "send_recv", num_bytes, num_gpus, lambda size, _, link: point_to_point_s(size, link)
+        )
+
+    def is_extrapolated(self, collective: str, num_bytes: float, num_gpus: int) -> bool:
+        """Returns whether links were measured, but not this size or this number of GPUs."""
+        measured = self._measured(collective, num_bytes, num_gpus)
+        return measured is not None and measured.is_extrapolated
+
+    def _seconds(
+        self, collective: str, num_bytes: float, num_gpus: int, datasheet: Callable[[float, int, Link], float]
+    ) -> float:
+        if num_gpus == 1:
+            return 0.0
+        measured = self._measured(collective, num_bytes, num_gpus)
+        return datasheet(num_bytes, num_gpus, self._link) if measured is None else measured.time_s
+
+    def _measured(self, collective: str, num_bytes: float, num_gpus: int) -> LinkPrediction | None:
+        """Returns what the profile says of the implementation that runs, None if it says nothing."""
+        implementation = vllm_all_reduce(num_bytes, num_gpus) if collective == "all_reduce" else "nccl"
+        if num_gpus == 1 or not self._model.has(collective, implementation):
+            return None
+        return self._model.predict(collective, implementation, num_bytes=num_bytes, num_gpus=num_gpus)

@@ -1,91 +1,64 @@
-"""The fitted file of a GPU: coefficients per op, implementation and dtype, and predictions from them.
+"""Predictions for single operations on a calibrated GPU, from the fits in its profile.
 
-Every coefficient has its confidence, every fit the range of sizes that were measured and its error on shapes
-that it never saw. Outside that range the formulas go on by their physics, and a prediction says so.
+Outside the range of sizes that were measured the formulas go on by their physics, and a prediction says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
 
 from ..errors import ProfileError, nearest_choice
 from .device import DeviceSpec, load_device
-from .op_model import FORMS, form_of
+from .op_form import Coefficients, Features, Form
+from .op_model import FORM_OF_OP, FORMS, form_of
 from .op_point import OpPoint, work
-from .profile_file import checked, read_yaml
+from .profile_file import read_calibrated
+from .profile_schema import CalibratedFile, OpEntry
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FittedCoefficient(_Part):
-    """A value with the ends of its 95 % confidence interval, in the unit that its form states."""
-
-    value: Annotated[float, Field(gt=0)]
-    low: Annotated[float, Field(gt=0)]
-    high: Annotated[float, Field(gt=0)]
-
-
-class HeldOutErrors(_Part):
-    """Relative errors on samples whose whole group (`grouped_by`) was left out of the fit."""
-
-    median: float
-    p90: float
-    worst: float
-    grouped_by: str
-    num_groups: int
-    num_samples: int
-
-
-class OpEntry(_Part):
-    """One fit. valid: smallest and largest measured value of every size."""
-
-    op: str
-    implementation: str
-    dtype: str
-    form: str
-    num_samples: int
-    held_out: HeldOutErrors
-    valid: Mapping[str, tuple[float, float]]
-    coefficients: Mapping[str, FittedCoefficient]
-
-
-class OpProfileFile(_Part):
-    """The schema of a fitted file."""
-
-    schema_version: Literal[1]
-    kind: Literal["calibrated"]
-    name: str
-    device: str
-    host: Mapping[str, str]
-    ops: Annotated[list[OpEntry], Field(min_length=1)]
+Array = NDArray[np.float64]
+SIZES = (
+    "m", "n", "k", "batch", "query_len", "context_len", "num_q_heads", "num_kv_heads", "head_dim",
+    "num_experts", "top_k", "kernel_size", "skew",
+)  # fmt: skip
+"""Sizes of a point whose measured range is kept. Uneven contexts and pages only change how a size is met."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpPrediction:
-    """The time of one operation and its work. is_extrapolated: one of its sizes was not measured."""
+    """The time of one operation and its work.
+
+    bound: what binds it: `matrix`, `vector`, `l2`, `hbm`, `power` (the board's limit), `latency` (one CTA's
+    dependent steps) or `launch`. is_extrapolated: one of its sizes was not measured.
+    """
 
     time_s: float
     flops: float
     hbm_bytes: float
+    bound: str
     is_extrapolated: bool
 
 
 class OpProfile:
-    """Predicts operations on one calibrated GPU. Pure: no state changes after construction."""
+    """Predicts operations on one calibrated GPU. Pure: no state changes after construction.
 
-    def __init__(self, content: OpProfileFile, device: DeviceSpec) -> None:
-        self.content = content
+    Products draw so much power that the clock falls: `sustained` asks for their time with the clock settled,
+    as after tens of ms of them; without it the power limit does not bind, as right after a pause.
+    """
+
+    def __init__(self, name: str, entries: Sequence[OpEntry], device: DeviceSpec) -> None:
+        self.name = name
+        self.entries = tuple(entries)
         self.device = device
-        self._entries = {(entry.op, entry.implementation, entry.dtype): entry for entry in content.ops}
+        self._entries = {(entry.op, entry.implementation, entry.dtype): entry for entry in entries}
+
+    def has(self, op: str, implementation: str, dtype: str) -> bool:
+        """Returns whether there is a fit for an op, implementation and dtype."""
+        return (op, implementation, dtype) in self._entries
 
     def entry(self, point: OpPoint) -> OpEntry:
         """Returns the fit for a point. Raises: ProfileError, with the nearest one, if there is none."""
@@ -94,42 +67,85 @@ class OpProfile:
         if found is None:
             nearest = nearest_choice(" ".join(key), (" ".join(known) for known in self._entries))
             hint = "" if nearest is None else f"; did you mean {nearest!r}?"
-            raise ProfileError(f"{self.content.name} has no calibration of {' '.join(key)!r}{hint}")
+            raise ProfileError(f"{self.name} has no calibration of {' '.join(key)!r}{hint}")
         return found
 
-    def predict(self, point: OpPoint) -> OpPrediction:
-        """Returns time, work and whether the sizes lie outside what was measured."""
-        entry, needed = self.entry(point), work(point)
-        form = form_of(point.op)
-        values = {name: coefficient.value for name, coefficient in entry.coefficients.items()}
-        seconds = form.seconds(form.features([point], self.device), values)
+    def coefficients(self, point: OpPoint) -> dict[str, float]:
+        """Returns all coefficients that price a point; those that samples do not show have no effect."""
+        entry = self.entry(point)
+        known = {name: coefficient.value for name, coefficient in entry.coefficients.items()}
+        return form_of(entry.op).absent | known
+
+    def predict(self, point: OpPoint, *, sustained: bool = True) -> OpPrediction:
+        """Returns time, work, what binds, and whether the sizes lie outside what was measured."""
+        needed = work(point)
+        form, features, values = self._formula([point], sustained)
         return OpPrediction(
-            float(np.asarray(seconds)[0]), needed.flops, needed.hbm_bytes, is_extrapolated(point, entry)
+            time_s=float(form.seconds(features, values)[0]),
+            flops=needed.flops,
+            hbm_bytes=needed.hbm_bytes,
+            bound=form.bounds(features, values)[0],
+            is_extrapolated=self.extrapolates(point),
         )
+
+    def extrapolates(self, point: OpPoint) -> bool:
+        """Returns whether any size of a point lies outside what was measured."""
+        return is_extrapolated(point, self.entry(point))
+
+    def seconds(self, points: Sequence[OpPoint], *, sustained: bool = True) -> Array:
+        """Returns the times [s] of points that share op, implementation and dtype, all at once.
+
+        Raises: ProfileError if there is no fit for them.
+        """
+        form, features, values = self._formula(points, sustained)
+        return form.seconds(features, values)
+
+    def bounds(self, points: Sequence[OpPoint], *, sustained: bool = True) -> list[str]:
+        """Returns what binds each of such points."""
+        form, features, values = self._formula(points, sustained)
+        return form.bounds(features, values)
+
+    def _formula(self, points: Sequence[OpPoint], sustained: bool) -> tuple[Form, Features, Coefficients]:
+        form = form_of(points[0].op)
+        known = self.coefficients(points[0])
+        values = {name: known[name] for name in known if sustained or name not in form.power_limit}
+        return form, form.features(points, self.device), values
 
 
 def is_extrapolated(point: OpPoint, entry: OpEntry) -> bool:
-    """Returns whether any size of the point lies outside the measured range."""
-    return any(not low <= getattr(point, name) <= high for name, (low, high) in entry.valid.items())
+    """Returns whether any size of the point lies outside the measured range, which is 0 if never measured."""
+    ranges = ((getattr(point, name), entry.valid.get(name, (0.0, 0.0))) for name in SIZES)
+    return any(not low <= size <= high for size, (low, high) in ranges)
+
+
+def make_op_profile(content: CalibratedFile, path: Path) -> OpProfile | None:
+    """Returns the predictor of a profile's file, None if it has no operations.
+
+    Raises: ProfileError, one line, if a fit does not have the coefficients of its form.
+    """
+    for entry in content.ops:
+        _check_coefficients(entry, path)
+    return OpProfile(content.name, content.ops, load_device(content.device)) if content.ops else None
 
 
 def load_op_profile(path: Path) -> OpProfile:
-    """Returns the profile of a fitted file. Raises: ProfileError, one line, if it is invalid."""
-    content = checked(read_yaml(path), OpProfileFile, path)
-    _check_coefficients(path, content)
-    return OpProfile(content, load_device(content.device))
+    """Returns the operations of a calibrated file. Raises: ProfileError, one line, if it is invalid."""
+    profile = make_op_profile(read_calibrated(path), path)
+    if profile is None:
+        raise ProfileError(f"{path}: has no ops; 'simllm calibrate fit' makes them of samples")
+    return profile
 
 
-def _check_coefficients(path: Path, content: OpProfileFile) -> None:
-    for entry in content.ops:
-        form = FORMS.get(entry.form)
-        expected = set() if form is None else {coefficient.name for coefficient in form.coefficients}
-        if not expected or set(entry.coefficients) != expected:
-            where = f"{entry.op} {entry.implementation} {entry.dtype}"
-            raise ProfileError(f"{path}: {where}: form {entry.form!r} needs {sorted(expected)}")
-
-
-def dump_op_profile(content: Mapping[str, Any]) -> str:
-    """Returns the text of a fitted file, the same for the same content."""
-    plain = OpProfileFile.model_validate(content).model_dump(mode="json")
-    return yaml.safe_dump(plain, sort_keys=False, width=110, default_flow_style=None)
+def _check_coefficients(entry: OpEntry, path: Path) -> None:
+    where = f"{path}: {entry.op} {entry.implementation} {entry.dtype}"
+    form = FORMS.get(entry.form)
+    if form is None or FORM_OF_OP.get(entry.op) != entry.form:
+        known = FORM_OF_OP.get(entry.op)
+        raise ProfileError(f"{where}: form {entry.form!r} does not price it, {known!r} does")
+    known_names = {one.name for one in form.coefficients}
+    for name in entry.coefficients:
+        if name not in known_names:
+            hint = nearest_choice(name, known_names)
+            raise ProfileError(f"{where}: form {form.name!r} has no {name!r}; did you mean {hint!r}?")
+    if missing := sorted(known_names - set(form.absent) - set(entry.coefficients)):
+        raise ProfileError(f"{where}: form {form.name!r} needs {', '.join(missing)}")

@@ -1,8 +1,8 @@
-"""Hardware profiles: a device plus how much of its rates kernels reach, measured or estimated.
+"""Hardware profiles: a device plus how fast operations run on it, measured or estimated.
 
 A *datasheet* profile follows from any device file by itself, with default efficiencies, all labelled as
-estimates. A *calibrated* one is a versioned file with measured coefficients, their held-out errors, the
-range that they hold for, and the host they come from. `kind` keeps the two apart everywhere.
+estimates. A *calibrated* one is a versioned file with measured operations, links and rates, their held-out
+errors, the range that they hold for, and the host they come from. `kind` keeps the two apart everywhere.
 """
 
 from __future__ import annotations
@@ -10,47 +10,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from ..errors import ProfileError, nearest_choice
 from .catalog import stem_names
 from .device import DeviceSpec, device_names, load_device
+from .link_profile import LinkEntry
+from .op_profile import OpProfile, make_op_profile
+from .power import PowerLimit
 from .profile_file import checked, read_yaml
+from .profile_schema import Coefficient, Rung, RungName
 from .roofline import DEFAULT_EFFICIENCY_SOURCES, Efficiency
 
 _FOLDER = Path(__file__).parent / "profiles"
 _SUFFIX = ".yaml"
-
-EfficiencyName = Literal["matrix", "attention_matrix", "vector", "hbm", "kv_hbm", "l2", "sram", "link"]
-
-
-class Coefficient(BaseModel):
-    """One efficiency: its value, where it comes from, and how far it can be trusted.
-
-    valid: the range of sizes that were measured, in words. held_out_error: median relative error on
-    measurements that were kept out of the fit, None for an estimate.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    value: Annotated[float, Field(gt=0, le=1)]
-    source: Annotated[str, Field(min_length=1)]
-    estimated: bool = False
-    valid: str | None = None
-    held_out_error: Annotated[float, Field(ge=0)] | None = None
+# Before a device's name: its datasheet profile, where a calibrated one of that name is shipped.
+_DATASHEET = "datasheet:"
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareProfile:
-    """A device and its efficiencies, by name. host: where they were measured, empty for estimates."""
+    """A device, and how fast what runs on it is. Sequences and mappings are empty where nothing was measured.
+
+    coefficients: efficiencies of the roofline by name, for operations that were not measured.
+    host: where it was measured. ops: predicts operations, None for a datasheet. links: messages between
+    GPUs. ladder: measured rates of memories and launches.
+    """
 
     name: str
     kind: Literal["calibrated", "datasheet"]
     device: DeviceSpec
     coefficients: Mapping[str, Coefficient]
     host: Mapping[str, str]
+    ops: OpProfile | None
+    links: tuple[LinkEntry, ...]
+    ladder: Mapping[RungName, Rung]
+    power: PowerLimit | None = None
 
     @property
     def efficiency(self) -> Efficiency:
@@ -58,45 +53,33 @@ class HardwareProfile:
         return Efficiency(**{name: coefficient.value for name, coefficient in self.coefficients.items()})
 
 
-class _ProfileFile(BaseModel):
-    """The schema of a calibrated profile. Efficiencies that it leaves out keep their estimated defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1]
-    kind: Literal["calibrated"]
-    name: Annotated[str, Field(min_length=1)]
-    device: str
-    efficiency: Annotated[dict[EfficiencyName, Coefficient], Field(min_length=1)]
-    host: Annotated[dict[str, str], Field(min_length=1)]
-
-
 def profile_names() -> tuple[str, ...]:
-    """Returns the names of all shipped profiles, those derived from device files included, sorted."""
-    return tuple(sorted({*_shipped_names(), *device_names()}))
-
-
-def _shipped_names() -> tuple[str, ...]:
-    # `<gpu>.ops.yaml` beside them is what single operations take, see `op_profile`.
-    return tuple(name for name in stem_names(_FOLDER, _SUFFIX) if not name.endswith(".ops"))
+    """Returns the names of all profiles, sorted; `datasheet:NAME` where NAME alone is a calibrated one."""
+    shipped, devices = set(stem_names(_FOLDER, _SUFFIX)), set(device_names())
+    return tuple(sorted({*shipped, *devices, *(f"{_DATASHEET}{name}" for name in shipped & devices)}))
 
 
 def datasheet_profile(device: DeviceSpec) -> HardwareProfile:
     """Returns the profile of a device that nobody has measured: named as the device, all estimated."""
-    return HardwareProfile(device.name, "datasheet", device, _default_coefficients(), host={})
+    return HardwareProfile(
+        device.name, "datasheet", device, _default_coefficients(), host={}, ops=None, links=(), ladder={}
+    )
 
 
 def load_profile(name_or_path: str | Path) -> HardwareProfile:
     """Returns a shipped profile by name, or one by the path of a profile file or device file.
 
-    A device's name or file gives its datasheet profile. Names match whatever their case.
+    A device's name gives the calibrated profile of that name where one is shipped, else the datasheet one;
+    `datasheet:NAME` always gives the latter, and so does a device file. Names match whatever their case.
     Raises: ProfileError, one line, if there is no such profile or its file is invalid.
     """
     path = Path(name_or_path)
     if path.is_file():
         return _read_profile(path)
     name = str(name_or_path).lower()
-    if name in _shipped_names():
+    if name.startswith(_DATASHEET):
+        return datasheet_profile(load_device(str(name_or_path)[len(_DATASHEET) :]))
+    if name in stem_names(_FOLDER, _SUFFIX):
         return _read_profile(_FOLDER / f"{name}{_SUFFIX}")
     if name in device_names():
         return datasheet_profile(load_device(name))
@@ -109,11 +92,18 @@ def _read_profile(path: Path) -> HardwareProfile:
     content = read_yaml(path)
     if isinstance(content, dict) and content.get("kind") == "datasheet":
         return datasheet_profile(load_device(path))
-    parsed = checked(content, _ProfileFile, path)
-    coefficients = _default_coefficients()
-    for name, coefficient in parsed.efficiency.items():
-        coefficients[name] = coefficient
-    return HardwareProfile(parsed.name, parsed.kind, load_device(parsed.device), coefficients, parsed.host)
+    parsed = checked(content, path)
+    return HardwareProfile(
+        parsed.name,
+        parsed.kind,
+        load_device(parsed.device),
+        _default_coefficients() | dict(parsed.efficiency),
+        host=parsed.host,
+        ops=make_op_profile(parsed, path),
+        links=parsed.links,
+        ladder=parsed.ladder,
+        power=None if parsed.power is None else parsed.power.limit(),
+    )
 
 
 def _default_coefficients() -> dict[str, Coefficient]:

@@ -63,12 +63,17 @@ DEFAULT_EFFICIENCY_SOURCES: Mapping[str, str] = {
 class Timing(NamedTuple):
     """How long launches keep the device busy [s], what binds most of it, and how many kernels they are.
 
-    Gaps and ramps come on top: `num_kernels` times `Roofline.launch_s` inside a CUDA graph.
+    gap_s: the gaps and ramps that come on top inside a CUDA graph; 0 where a measurement holds them already.
+    matrix_s: the part of busy_s that the matrix units bind. is_extrapolated: it follows from a measurement of
+    other sizes.
     """
 
     busy_s: float
     bound: str
     num_kernels: int
+    gap_s: float
+    matrix_s: float
+    is_extrapolated: bool = False
 
 
 class Roofline:
@@ -117,7 +122,8 @@ class Roofline:
         for seconds, name in others:
             if seconds > busy_s:
                 busy_s, bound = seconds, name
-        return Timing(busy_s, bound, op.num_kernels)
+        matrix_s = busy_s if bound == "matrix" else 0.0
+        return Timing(busy_s, bound, op.num_kernels, op.num_kernels * self.launch_s, matrix_s)
 
     def fastest(self, alternatives: Iterable[Op]) -> Timing:
         """Returns the time of the quickest of several ways to run the same op, as a library chooses."""
@@ -125,17 +131,24 @@ class Roofline:
 
     def total(self, launches: Iterable[Launches]) -> Timing:
         """Returns the time of a sequence of launches, bound by what binds most of it."""
-        busy_s, num_kernels = 0.0, 0
-        by_bound: dict[str, float] = {}
-        for repeats, alternatives in launches:
-            timing = self.fastest(alternatives)
-            busy_s += repeats * timing.busy_s
-            num_kernels += repeats * timing.num_kernels
-            by_bound[timing.bound] = by_bound.get(timing.bound, 0.0) + repeats * timing.busy_s
-        bound = max(by_bound, key=by_bound.__getitem__) if by_bound else "none"
-        return Timing(busy_s, bound, num_kernels)
+        return add_timings((launch.repeats, self.fastest(launch.alternatives)) for launch in launches)
 
     def _matrix_s(self, op: Op, work: float) -> float:
         is_attention = op.kind.endswith("attention")
         share = self.efficiency.attention_matrix if is_attention else self.efficiency.matrix
         return work / (self.matrix_flops_per_s(op.dtype) * share)
+
+
+def add_timings(timings: Iterable[tuple[int, Timing]]) -> Timing:
+    """Returns the sum of (repeats, timing) pairs, bound by what binds most of it."""
+    busy_s, num_kernels, gap_s, matrix_s, is_extrapolated = 0.0, 0, 0.0, 0.0, False
+    by_bound: dict[str, float] = {}
+    for repeats, timing in timings:
+        busy_s += repeats * timing.busy_s
+        num_kernels += repeats * timing.num_kernels
+        gap_s += repeats * timing.gap_s
+        matrix_s += repeats * timing.matrix_s
+        is_extrapolated = is_extrapolated or timing.is_extrapolated
+        by_bound[timing.bound] = by_bound.get(timing.bound, 0.0) + repeats * timing.busy_s
+    bound = max(by_bound, key=by_bound.__getitem__) if by_bound else "none"
+    return Timing(busy_s, bound, num_kernels, gap_s, matrix_s, is_extrapolated)

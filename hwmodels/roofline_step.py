@@ -1,7 +1,8 @@
-"""Prices engine steps from first principles: a `StepModel` over the roofline of a device.
+"""Prices engine steps from first principles: a `StepModel` over the roofline or the calibration of a device.
 
 A step is a sum of terms: linear layers at the padded tokens, attention over every context, lm_head and
-sampling of the sampled rows, collectives, gaps between launches, and the engine's own overhead.
+sampling of the sampled rows, collectives, gaps between launches, the engine's own overhead, and what the
+power limit adds.
 docs/cost-model.md explains each term and where its constants come from.
 """
 
@@ -10,10 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import SimllmError
-from .attention_cost import DecodeAttention, PrefillAttention
+from .attention_cost import DecodeAttention, DecodeCost, PrefillAttention, PrefillCost
+from .calibrated_attention import CalibratedDecode, CalibratedPrefill
+from .calibration import Calibration
+from .collectives import Collectives, tensor_link
 from .cudagraph import CudaGraphSizes
 from .device import DeviceSpec
 from .engine_profile import EngineOverhead
+from .kernel_times import CalibratedTimes, KernelTimes
 from .layers import LayerOps
 from .model import ModelSpec
 from .parallel import ParallelSpec
@@ -42,6 +47,7 @@ TERMS = (
     "communication",
     "launch",
     "engine_overhead",
+    "power_limit",
 )
 _ATTENTION_DECODE, _LAUNCH = TERMS.index("attention_decode"), TERMS.index("launch")
 
@@ -56,7 +62,9 @@ class _DecodeBase(NamedTuple):
     after: tuple[float, ...]
     busy_s: float
     gap_s: float
+    limited_s: float
     cpu_s: float
+    is_extrapolated: bool
     costliest: Costliest
 
 
@@ -81,8 +89,11 @@ class RooflineStepModel:
         cuda_graph: CudaGraphSizes | None = None,
         overhead: EngineOverhead | None = None,
         efficiency: Efficiency | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """`cuda_graph`: the sizes that `decode_line` pads to; None if every step launches eagerly.
+
+        calibration: measured kernels; None prices all of them by the roofline.
 
         Raises: SimllmError for parallelism other than TP, shapes that TP does not divide, or a dtype that
         the device has no units for.
@@ -96,10 +107,23 @@ class RooflineStepModel:
         self.overhead = overhead or EngineOverhead()
         self.cuda_graph = cuda_graph or CudaGraphSizes(())
         layers = LayerOps(model, self.parallel, self.precision)
-        self._parts = StepParts(layers, self.roofline, tp=self.parallel.tp)
-        self._prefill = PrefillAttention(layers, self.roofline)
-        self._decode = DecodeAttention(layers, self.roofline)
+        times: KernelTimes = (
+            self.roofline if calibration is None else CalibratedTimes(calibration, self.roofline)
+        )
+        links = () if calibration is None else calibration.links
+        if self.parallel.tp > 1 and not links:
+            tensor_link(device, self.roofline.efficiency)  # refuses a device without links
+        collectives = Collectives(links, device, self.roofline.efficiency)
+        gap_s = 0.0 if links else self.roofline.launch_s
+        self._parts = StepParts(
+            layers, times, collectives, self.overhead, tp=self.parallel.tp, collective_gap_s=gap_s
+        )
+        self._prefill = _prefill_cost(layers, self.roofline, calibration, times)
+        self._decode = _decode_cost(layers, self.roofline, calibration)
         self._attention_kernels = ATTENTION_KERNELS * model.num_layers
+        self._attention_gap_s = 0.0 if calibration else self._attention_kernels * self.roofline.launch_s
+        self._is_calibrated = calibration is not None
+        self._slowdown = 0.0 if calibration is None else calibration.slowdown
         self._piecewise_s = PIECEWISE_LAUNCHES * model.num_layers * self.overhead.eager_launch_s
         self._eager_moe_s = self.overhead.eager_moe_layer_s * model.num_moe_layers
         self._decode_bases: dict[int, _DecodeBase] = {}
@@ -113,19 +137,35 @@ class RooflineStepModel:
         vision = self._parts.vision(shape.num_image_tokens)
         prefill = self._prefill.seconds(shape.chunks) if shape.chunks else _NO_ATTENTION
         decode = self._decode.seconds(shape.decodes) if shape.decodes else _NO_ATTENTION
+        if shape.chunks:
+            decode = (decode[0] * self.overhead.mixed_decode_ratio, decode[1])
         num_kernels = linear.num_kernels + head.num_kernels + vision.num_kernels + self._attention_kernels
         cpu_s = self._cpu_s(num_kernels, head.num_kernels + vision.num_kernels, shape.uses_cuda_graph)
         if shape.chunks and shape.uses_cuda_graph:
             cpu_s += self._piecewise_s
-        launch_s = num_kernels * self.roofline.launch_s
-        waiting_s = cpu_s - (linear.busy_s + head.busy_s + vision.busy_s + prefill[0] + decode[0])
+        launch_s = linear.gap_s + head.gap_s + vision.gap_s + self._attention_gap_s
+        limited_s = self._slowdown * (linear.matrix_s + prefill[0] * (prefill[1] == "matrix"))
+        waiting_s = cpu_s - (linear.busy_s + head.busy_s + vision.busy_s + prefill[0] + decode[0] + limited_s)
+        gap_s = launch_s
         if waiting_s > launch_s:
             launch_s, bound = waiting_s, "launch"
         else:
             gaps = (launch_s, "launch")
             bound = max(self._costliest(linear, head, gaps), vision.costliest, prefill, decode)[1]
-        terms = self._terms(linear, head, vision.busy_s, prefill[0], decode[0], launch_s)
-        return StepCost(sum(terms), terms, bound)
+        terms = self._terms(linear, head, vision.busy_s, prefill[0], decode[0], launch_s, limited_s)
+        is_extrapolated = self._is_calibrated and (
+            linear.is_extrapolated or head.is_extrapolated or self._extrapolates(shape)
+        )
+        return StepCost(sum(terms), terms, bound, is_extrapolated, cpu_s, waiting_s=launch_s - gap_s)
+
+    def _extrapolates(self, shape: StepShape) -> bool:
+        """Returns whether a measurement of other sizes is behind the attention of a step."""
+        if self._prefill.extrapolates(shape.chunks):
+            return True
+        return any(
+            self._decode.extrapolates(query_len, count, sum_context)
+            for query_len, count, sum_context, _ in shape.decodes
+        )
 
     def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
         """Returns the cost of the coming decode steps, up to the next knot.
@@ -139,7 +179,7 @@ class RooflineStepModel:
             num_decodes, sum_context, max_context, max_steps
         )
         launch_s, launch_slope_s, headroom_s = base.gap_s, 0.0, -1.0
-        waiting_s = base.cpu_s - (base.busy_s + attention_s)
+        waiting_s = base.cpu_s - (base.busy_s + attention_s + base.limited_s)
         if waiting_s > base.gap_s:
             launch_s, launch_slope_s, bound = waiting_s, -slope_s, "launch"
             headroom_s = waiting_s - base.gap_s
@@ -148,22 +188,31 @@ class RooflineStepModel:
         if headroom_s >= 0.0 and slope_s:
             num_steps = min(num_steps, int(headroom_s / slope_s) + 1)
         terms = (*base.before, attention_s, *base.between, launch_s, *base.after)
-        slopes = (0.0, 0.0, 0.0, 0.0, slope_s, 0.0, 0.0, 0.0, 0.0, 0.0, launch_slope_s, 0.0)
-        return DecodeLine(sum(terms), slope_s + launch_slope_s, num_steps, terms, slopes, bound)
+        slopes = (0.0, 0.0, 0.0, 0.0, slope_s, 0.0, 0.0, 0.0, 0.0, 0.0, launch_slope_s, 0.0, 0.0)
+        is_extrapolated = self._is_calibrated and (
+            base.is_extrapolated or self._decode.extrapolates(1, num_decodes, sum_context)
+        )
+        duration_s = sum(terms)
+        return DecodeLine(
+            duration_s, slope_s + launch_slope_s, num_steps, terms, slopes, bound, is_extrapolated
+        )
 
     def _make_decode_base(self, num_decodes: int) -> _DecodeBase:
         linear = self._parts.linear(self.cuda_graph.pad(num_decodes))
         head = self._parts.head(num_decodes)
         num_kernels = linear.num_kernels + head.num_kernels + self._attention_kernels
-        gap_s = num_kernels * self.roofline.launch_s
-        terms = self._terms(linear, head, 0.0, 0.0, 0.0, 0.0)
+        gap_s = linear.gap_s + head.gap_s + self._attention_gap_s
+        limited_s = self._slowdown * linear.matrix_s
+        terms = self._terms(linear, head, 0.0, 0.0, 0.0, 0.0, limited_s)
         base = self._decode_bases[num_decodes] = _DecodeBase(
             before=terms[:_ATTENTION_DECODE],
             between=terms[_ATTENTION_DECODE + 1 : _LAUNCH],
             after=terms[_LAUNCH + 1 :],
             busy_s=linear.busy_s + head.busy_s,
             gap_s=gap_s,
+            limited_s=limited_s,
             cpu_s=self._cpu_s(num_kernels, head.num_kernels, self.cuda_graph.captures(num_decodes)),
+            is_extrapolated=linear.is_extrapolated or head.is_extrapolated,
             costliest=self._costliest(linear, head, (gap_s, "launch")),
         )
         return base
@@ -185,6 +234,7 @@ class RooflineStepModel:
         prefill_s: float,
         decode_s: float,
         launch_s: float,
+        limited_s: float,
     ) -> tuple[float, ...]:
         """Returns the terms in the order of `terms`."""
         return (
@@ -200,4 +250,23 @@ class RooflineStepModel:
             linear.communication_s + head.communication_s,
             launch_s,
             self.overhead.step_s,
+            limited_s,
         )
+
+
+def _prefill_cost(
+    layers: LayerOps, roofline: Roofline, calibration: Calibration | None, times: KernelTimes
+) -> PrefillCost:
+    """Returns the attention of prefill chunks, measured where the profile has such heads."""
+    point = None if calibration is None else calibration.prefill_point(layers)
+    if calibration is None or point is None:
+        return PrefillAttention(layers, roofline)
+    return CalibratedPrefill(layers, calibration, point, times)
+
+
+def _decode_cost(layers: LayerOps, roofline: Roofline, calibration: Calibration | None) -> DecodeCost:
+    """Returns the attention of decodes, measured where the profile has such heads."""
+    point = None if calibration is None else calibration.decode_point(layers)
+    if calibration is None or point is None:
+        return DecodeAttention(layers, roofline)
+    return CalibratedDecode(layers, calibration, point)

@@ -57,12 +57,18 @@ class StepShape(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """Seconds of one step. `terms` [s], in the order of `StepModel.terms`, sum to `duration_s`."""
+    """Seconds of one step. `terms` [s], in the order of `StepModel.terms`, sum to `duration_s`.
+
+    cpu_s: how long the CPU launches the step's kernels. waiting_s: the part of the duration in which the GPU
+    waits for these launches, if they begin when the step before has ended; earlier launches wait less.
+    """
 
     duration_s: float
     terms: tuple[float, ...]
     bound: str
     is_extrapolated: bool = False
+    cpu_s: float = 0.0
+    waiting_s: float = 0.0
 
 
 class DecodeLine(NamedTuple):
@@ -83,7 +89,7 @@ class DecodeLine(NamedTuple):
     @classmethod
     def of_step(cls, cost: StepCost) -> DecodeLine:
         """Returns a line of one step of any composition."""
-        duration_s, terms, bound, is_extrapolated = cost
+        duration_s, terms, bound, is_extrapolated, _, _ = cost
         return cls(duration_s, 0.0, 1, terms, (0.0,) * len(terms), bound, is_extrapolated)
 
 

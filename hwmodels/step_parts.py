@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from ..errors import SimllmError
 from ..units import DTYPE_BYTES
-from .collectives import all_gather_s, all_reduce_s, tensor_link
+from .collectives import Collectives, vllm_all_reduce
+from .engine_profile import EngineOverhead
+from .kernel_times import KernelTimes
 from .layers import LayerOps
-from .roofline import Roofline
 from .vision_layers import vision_launches
 
 # Beyond `_EXACT_TOKENS` the linear layers are priced at the next multiple of `_TOKEN_GRAIN` tokens, so that
@@ -34,8 +35,11 @@ class LinearPart(NamedTuple):
     elementwise_s: float
     communication_s: float
     busy_s: float
+    gap_s: float
+    matrix_s: float
     num_kernels: int
     costliest: Costliest
+    is_extrapolated: bool
 
 
 class HeadPart(NamedTuple):
@@ -45,31 +49,45 @@ class HeadPart(NamedTuple):
     sampling_s: float
     communication_s: float
     busy_s: float
+    gap_s: float
     num_kernels: int
     costliest: Costliest
+    is_extrapolated: bool
 
 
 class VisionPart(NamedTuple):
     """The vision tower [s], fixed by the image tokens."""
 
     busy_s: float
+    gap_s: float
     num_kernels: int
     costliest: Costliest
 
 
-_NO_HEAD = HeadPart(0.0, 0.0, 0.0, 0.0, 0, (0.0, "none"))
-_NO_VISION = VisionPart(0.0, 0, (0.0, "none"))
+_NO_HEAD = HeadPart(0.0, 0.0, 0.0, 0.0, 0.0, 0, (0.0, "none"), False)
+_NO_VISION = VisionPart(0.0, 0.0, 0, (0.0, "none"))
 
 
 class StepParts:
     """Prices the parts of one rank's step; all ranks of a TP group do the same at the same time."""
 
-    def __init__(self, layers: LayerOps, roofline: Roofline, *, tp: int) -> None:
-        """Raises: SimllmError if `tp` is above 1 and the device has no links."""
+    def __init__(
+        self,
+        layers: LayerOps,
+        times: KernelTimes,
+        collectives: Collectives,
+        overhead: EngineOverhead,
+        *,
+        tp: int,
+        collective_gap_s: float,
+    ) -> None:
+        """`collective_gap_s`: gap and ramp of one collective's kernel, beyond its own time."""
         self._layers = layers
-        self._roofline = roofline
+        self._times = times
+        self._collectives = collectives
+        self._overhead = overhead
+        self._gap_s = collective_gap_s
         self._tp = tp
-        self._link = None if tp == 1 else tensor_link(roofline.device, roofline.efficiency)
         self._activation_bytes = DTYPE_BYTES[layers.precision.activation]
         self._linear: dict[int, LinearPart] = {}
         self._head: dict[int, HeadPart] = {0: _NO_HEAD}
@@ -100,7 +118,7 @@ class StepParts:
 
     def _price_linear(self, num_tokens: int) -> LinearPart:
         launches = self._layers.linear(num_tokens)
-        total = self._roofline.total
+        total = self._times.total
         attention_gemm, mlp_gemm = total(launches["attention_gemm"]), total(launches["mlp_gemm"])
         moe, elementwise = total(launches["moe"]), total(launches["elementwise"])
         timings = (attention_gemm, mlp_gemm, moe, elementwise)
@@ -112,8 +130,11 @@ class StepParts:
             elementwise.busy_s,
             communication_s,
             busy_s=sum(timing.busy_s for timing in timings) + communication_s,
+            gap_s=sum(timing.gap_s for timing in timings) + num_collectives * self._gap_s,
+            matrix_s=sum(timing.matrix_s for timing in timings),
             num_kernels=sum(timing.num_kernels for timing in timings) + num_collectives,
             costliest=max((communication_s, "link"), *((timing.busy_s, timing.bound) for timing in timings)),
+            is_extrapolated=any(timing.is_extrapolated for timing in timings),
         )
 
     def _all_reduces(self, num_tokens: int) -> tuple[float, int]:
@@ -121,29 +142,34 @@ class StepParts:
 
         Source: Megatron-LM (arXiv 1909.08053) section 3; one where attention and MLP run in parallel.
         """
-        if self._link is None:
+        if self._tp == 1:
             return 0.0, 0
         model = self._layers.model
         count = 1 + (1 if model.has_parallel_attention else 2) * model.num_layers
         num_bytes = num_tokens * model.hidden_size * self._activation_bytes
-        return count * all_reduce_s(num_bytes, self._tp, self._link), count
+        is_large = vllm_all_reduce(num_bytes, self._tp) == "nccl"
+        ratio = self._overhead.large_reduce_ratio if is_large else self._overhead.small_reduce_ratio
+        return count * ratio * self._collectives.all_reduce_s(num_bytes, self._tp), count
 
     def _price_head(self, num_sampled: int) -> HeadPart:
         launches = self._layers.head(num_sampled)
-        lm_head, sampling = (self._roofline.total(launches[term]) for term in ("lm_head", "sampling"))
-        gather_s = 0.0
-        if self._link is not None:
+        lm_head, sampling = (self._times.total(launches[term]) for term in ("lm_head", "sampling"))
+        gather_s, gap_s = 0.0, lm_head.gap_s + sampling.gap_s
+        if self._tp > 1:
+            gap_s += self._gap_s
             num_bytes = num_sampled * self._layers.model.vocab_size * self._activation_bytes
-            gather_s = all_gather_s(num_bytes, self._tp, self._link)
+            gather_s = self._collectives.all_gather_s(num_bytes, self._tp)
         return HeadPart(
             lm_head.busy_s,
             sampling.busy_s,
             gather_s,
             busy_s=lm_head.busy_s + sampling.busy_s + gather_s,
-            num_kernels=lm_head.num_kernels + sampling.num_kernels + (self._link is not None),
+            gap_s=gap_s,
+            num_kernels=lm_head.num_kernels + sampling.num_kernels + (self._tp > 1),
             costliest=max(
                 (lm_head.busy_s, lm_head.bound), (sampling.busy_s, sampling.bound), (gather_s, "link")
             ),
+            is_extrapolated=lm_head.is_extrapolated or sampling.is_extrapolated,
         )
 
     def _price_vision(self, num_image_tokens: int) -> VisionPart:
@@ -151,5 +177,5 @@ class StepParts:
         if vision is None:
             raise SimllmError(f"{self._layers.model.name} has no vision tower, but a step holds image tokens")
         launches = vision_launches(vision, num_image_tokens, self._layers.precision.activation)
-        timing = self._roofline.total(launches)
-        return VisionPart(timing.busy_s, timing.num_kernels, (timing.busy_s, timing.bound))
+        timing = self._times.total(launches)
+        return VisionPart(timing.busy_s, timing.gap_s, timing.num_kernels, (timing.busy_s, timing.bound))

@@ -21,7 +21,7 @@ from .moe import (
     grouped_gemm_candidates,
     route,
 )
-from .op import Launches, Op
+from .op import Launches, Op, Sizes
 from .vector import (
     activation,
     elementwise,
@@ -40,6 +40,7 @@ __all__ = [
     "AttentionShape",
     "Launches",
     "Op",
+    "Sizes",
     "Tile",
     "activation",
     "attention_pairs",

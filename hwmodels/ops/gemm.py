@@ -6,7 +6,7 @@ from math import ceil
 from typing import NamedTuple
 
 from ...units import DTYPE_BYTES
-from .op import Op
+from .op import Op, Sizes
 
 # Rows of the output that one warpgroup multiplies with an operand read from shared memory.
 # Source: PTX ISA, wgmma.mma_async has m64nNk16 shapes only.
@@ -65,6 +65,7 @@ def gemm(
         l2_bytes=num_tiles * k * (tile.m * in_bytes + tile.n * weight_bytes / CLUSTER_CTAS) + partials,
         sram_bytes=num_tiles * k * warpgroups * (rows + tile.n) * in_bytes,
         dtype=dtype,
+        sizes=Sizes(ceil(m), n, k) if weight_dtype in (None, dtype) else None,
     )
 
 

@@ -6,7 +6,7 @@ from math import ceil, expm1, log1p
 
 from ...units import DTYPE_BYTES
 from .gemm import GEMM_TILES, WARPGROUP_ROWS, Tile
-from .op import Op
+from .op import Op, Sizes
 
 
 def expected_distinct_experts(num_experts: int, top_k: int, num_tokens: int) -> float:
@@ -54,6 +54,7 @@ def grouped_gemm(
         l2_bytes=num_tiles * k * (tile.m * in_bytes + tile.n * weight_bytes),
         sram_bytes=num_tiles * k * warpgroups * panel * in_bytes,
         dtype=dtype,
+        sizes=Sizes(num_tokens, n, k, num_experts, top_k) if weight_dtype in (None, dtype) else None,
     )
 
 

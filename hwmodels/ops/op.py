@@ -8,6 +8,16 @@ from typing import Literal, NamedTuple
 Unit = Literal["matrix", "vector"]
 
 
+class Sizes(NamedTuple):
+    """Rows (tokens), columns and inner size of an op, as a calibrated profile names them, and experts."""
+
+    m: int
+    n: int
+    k: int = 0
+    num_experts: int = 0
+    top_k: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """One launch (or `num_kernels` launches that belong together): its work and its traffic.
@@ -17,6 +27,7 @@ class Op:
     num_tiles: equal tiles that share the issued FLOPs, one per SM at a time; None if the work spreads evenly.
     vector_flops: work of the vector units beside the matrix units (softmax), in parallel to them.
     hbm_bytes, l2_bytes, sram_bytes: traffic at each level; 0 where that level cannot be what binds.
+    sizes: what a measurement of the same op is found by; None where it has no such sizes (mixed dtypes).
     """
 
     kind: str
@@ -30,6 +41,7 @@ class Op:
     l2_bytes: float = 0.0
     sram_bytes: float = 0.0
     num_kernels: int = 1
+    sizes: Sizes | None = None
 
 
 class Launches(NamedTuple):

@@ -8,7 +8,7 @@ steps of a few hundred tokens, where these ops are some percent of the step.
 from __future__ import annotations
 
 from ...units import DTYPE_BYTES
-from .op import Op
+from .op import Op, Sizes
 
 # Passes over the fp32 logits of one sampled row: written, scaled by the temperature (read, write), softmax
 # (read twice, write), noise and argmax (read).
@@ -18,11 +18,18 @@ SAMPLING_KERNELS = 10
 
 
 def elementwise(
-    kind: str, *, num_read: float, num_written: float, dtype: str, flops: float = 0.0, num_kernels: int = 1
+    kind: str,
+    *,
+    num_read: float,
+    num_written: float,
+    dtype: str,
+    flops: float = 0.0,
+    num_kernels: int = 1,
+    sizes: Sizes | None = None,
 ) -> Op:
     """Returns a pass over `num_read` elements that writes `num_written`."""
     hbm_bytes = (num_read + num_written) * DTYPE_BYTES[dtype]
-    return Op(kind, flops, hbm_bytes, dtype, unit="vector", num_kernels=num_kernels)
+    return Op(kind, flops, hbm_bytes, dtype, unit="vector", num_kernels=num_kernels, sizes=sizes)
 
 
 def rms_norm(num_tokens: int, hidden_size: int, dtype: str, *, has_residual: bool = True) -> Op:
@@ -35,6 +42,7 @@ def rms_norm(num_tokens: int, hidden_size: int, dtype: str, *, has_residual: boo
         num_written=passes * elements,
         dtype=dtype,
         flops=5.0 * elements,
+        sizes=Sizes(num_tokens, hidden_size),
     )
 
 
@@ -48,6 +56,7 @@ def layer_norm(num_tokens: int, hidden_size: int, dtype: str, *, has_residual: b
         num_written=passes * elements,
         dtype=dtype,
         flops=8.0 * elements,
+        sizes=Sizes(num_tokens, hidden_size),
     )
 
 
@@ -61,7 +70,12 @@ def silu_mul(num_tokens: int, intermediate_size: int, dtype: str) -> Op:
     """Returns SiLU(gate) * up: two halves read, one written."""
     elements = num_tokens * intermediate_size
     return elementwise(
-        "silu_mul", num_read=2 * elements, num_written=elements, dtype=dtype, flops=6.0 * elements
+        "silu_mul",
+        num_read=2 * elements,
+        num_written=elements,
+        dtype=dtype,
+        flops=6.0 * elements,
+        sizes=Sizes(num_tokens, intermediate_size),
     )
 
 

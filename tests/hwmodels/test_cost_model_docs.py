@@ -15,10 +15,11 @@ from simllm.hwmodels.roofline_step import TERMS
 TEXT = (Path(__file__).parents[2] / "docs" / "cost-model.md").read_text(encoding="utf-8")
 
 
-def test_the_example_prints_every_term(capsys):
+def test_the_example_says_which_profile_it_uses_and_prints_every_term(capsys):
     exec(re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[0], {})
-    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert tuple(printed) == TERMS
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("h200-sxm, calibrated: ")
+    assert tuple(line.split()[0] for line in lines) == TERMS
 
 
 def test_every_term_has_a_row():

@@ -31,11 +31,18 @@ def measured(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", device_names())
 def test_every_device_has_a_datasheet_profile(name):
-    profile = load_profile(name.upper())
+    profile = load_profile(f"datasheet:{name.upper()}")
     assert (profile.name, profile.kind, profile.device) == (name, "datasheet", load_device(name))
     assert profile.efficiency == Efficiency()
     assert all(coefficient.estimated for coefficient in profile.coefficients.values())
+    assert (profile.ops, profile.links, profile.ladder) == (None, (), {})
     assert name in profile_names()
+
+
+def test_a_device_s_name_gives_what_was_measured_of_it_and_else_its_datasheet():
+    assert load_profile("H200-SXM").kind == "calibrated"
+    assert load_profile("h100-sxm").kind == "datasheet"
+    assert [name for name in profile_names() if ":" in name] == ["datasheet:h200-sxm"]
 
 
 def test_a_measured_profile_overrides_what_it_measured_and_says_so(measured):
@@ -69,6 +76,7 @@ def test_an_unknown_name_gives_the_nearest_one():
         ("host:", "hosts:", "host: Field required; hosts: Extra inputs"),
         ("device: h200-sxm", "device: h2000", "h2000: no such device"),
         ("kind: calibrated", "kind: [", "not valid YAML"),
+        ("efficiency:\n  matrix:", "efficiency: {}\n#", "holds no measurement"),
     ],
 )
 def test_a_wrong_field_is_one_line_that_names_it(measured, before, after, message):

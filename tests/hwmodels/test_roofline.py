@@ -76,7 +76,7 @@ def test_a_sequence_adds_up_and_is_bound_by_what_binds_most_of_it(toy):
 
 
 def test_nothing_to_launch_takes_no_time(toy):
-    assert toy.total([]) == (0.0, "none", 0)
+    assert toy.total([]) == (0.0, "none", 0, 0.0, 0.0, False)
 
 
 def test_a_dtype_without_units_is_an_error_that_names_those_there_are(toy):

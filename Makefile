@@ -10,7 +10,12 @@ bin     := $(venv)/bin
 pip     := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 sources := pyproject.toml constraints.txt
 
-.PHONY: demo test lint format generated accuracy bench clean
+# Where a run spends its time, for those who want it compiled.
+compiled := build/compiled
+hot      := policy/decode_set policy/live_request policy/kv/plain policy/scheduler/vllm_v1
+hot      += world/engine world/journal world/leap
+
+.PHONY: demo test lint format generated accuracy held-out bench compiled clean
 
 demo: $(venv)/.installed
 	$(bin)/simllm run 01-first-run
@@ -33,13 +38,39 @@ generated: $(venv)/.installed
 	mv scenarios/scenario.schema.json.new scenarios/scenario.schema.json
 	$(bin)/python docs/generate_reference.py
 	$(bin)/python docs/generate_readme.py
+	$(bin)/python docs/generate_links.py
+	$(bin)/python docs/generate_power.py
+	$(bin)/python docs/generate_calibrate.py
+	$(bin)/python docs/generate_profile.py
+	$(bin)/python docs/generate_engine_profile.py
 
 # Simulated against the measured runs below $SIMLLM_MEASURED.
 accuracy: $(venv)/.installed
 	$(bin)/python docs/generate_accuracy.py
 
-bench: $(venv)/.installed
-	$(bin)/python benchmarks/simulator.py
+# The same for models that the engine's constants were not fitted on; fits them anew, which takes minutes.
+held-out: $(venv)/.installed
+	$(bin)/python docs/generate_held_out.py
+
+# Compiles the hot modules, too, where there is a C compiler: its figures are the design `compiled`.
+bench: $(venv)/.installed-dev
+	if command -v cc >/dev/null; then \
+		$(MAKE) compiled && $(bin)/python benchmarks/simulator.py --compiled $(compiled); \
+	else \
+		$(bin)/python benchmarks/simulator.py; \
+	fi
+
+# A copy of the package with its hot modules compiled by mypyc: the same results in about half the time. It needs a
+# C compiler; PYTHONPATH=build/compiled in front of a command uses it. Built outside the checkout, which mypyc would
+# take for a package of its own.
+compiled: $(venv)/.installed-dev
+	rm -rf $(compiled)
+	mkdir -p $(dir $(compiled))
+	work=$$(mktemp -d) && mkdir $$work/simllm && \
+		cp -r *.py py.typed sim hwmodels kernels calibrate scenarios $$work/simllm && cd $$work && \
+		{ $(abspath $(bin))/mypyc --config-file= --follow-imports=silent --ignore-missing-imports \
+			$(hot:%=simllm/sim/%.py) >build.log || { cat build.log; exit 1; }; } && \
+		rm -rf build && mv $$work $(abspath $(compiled))
 
 clean:
 	rm -rf $(venv) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

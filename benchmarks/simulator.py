@@ -3,7 +3,8 @@
 Each workload is simulated twice in processes of its own, step by step (`plain`) and with leaps (`leap`);
 the best of a few repetitions counts. `wall_s` is `simulate` from loaded requests to `Result`, with request
 rows and without step rows; tokens are output tokens. The Azure hour is read below ${SIMLLM_TRACES}; where
-that is not set, a synthetic hour of the same statistics stands in, and the file says so.
+that is not set, a synthetic hour of the same statistics stands in, and the file says so. With
+--compiled FOLDER (`make compiled` fills it) leaps are measured once more with the hot modules compiled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -25,13 +26,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from simpy import Environment
+from simpy.events import Event
 
 from simllm.hwmodels.step import DecodeGroup, DecodeLine, StepCost, StepShape
 from simllm.sim.run import Prepared, prepare, simulate_prepared
 from simllm.sim.scenario import SHIPPED_SCENARIOS, load_scenario, parse_scenario
+from simllm.sim.world import engine
 
 LATEST = Path(__file__).with_name("latest.json")
-DESIGNS = ("plain", "leap")
+PLAIN, LEAP, COMPILED = "plain", "leap", "compiled"
+_new = tuple.__new__  # named tuples without the Python call of their own constructors
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +54,23 @@ class AffineStepModel:
 
     def predict(self, shape: StepShape) -> StepCost:
         """Returns the cost of one step."""
-        tokens = sum(chunk.query_len * chunk.count for chunk in shape.chunks)
-        decodes = sum(group.count for group in shape.decodes)
-        context = sum(group.sum_context for group in shape.decodes)
-        terms = (self.base_s, tokens * self.token_s + decodes * self.decode_s, context * self.context_s)
-        return StepCost(sum(terms), terms, "affine")
+        tokens = decodes = context = 0
+        for query_len, _, count in shape.chunks:
+            tokens += query_len * count
+        for _, count, sum_context, _ in shape.decodes:
+            decodes, context = decodes + count, context + sum_context
+        tokens_s = tokens * self.token_s + decodes * self.decode_s
+        context_s = context * self.context_s
+        duration_s = self.base_s + tokens_s + context_s
+        return StepCost(duration_s, (self.base_s, tokens_s, context_s), "affine")
 
     def decode_line(self, decodes: DecodeGroup, max_steps: int) -> DecodeLine:
         """Returns the one straight line that decodes are."""
         _, num_decodes, sum_context, _ = decodes
-        terms = (self.base_s, num_decodes * self.decode_s, sum_context * self.context_s)
-        slope_s = num_decodes * self.context_s
-        return DecodeLine(sum(terms), slope_s, max_steps, terms, (0.0, 0.0, slope_s), "affine")
+        base_s, decodes_s, context_s = self.base_s, num_decodes * self.decode_s, sum_context * self.context_s
+        slope_s, duration_s = num_decodes * self.context_s, base_s + decodes_s + context_s
+        terms, slopes = (base_s, decodes_s, context_s), (0.0, 0.0, slope_s)
+        return _new(DecodeLine, (duration_s, slope_s, max_steps, terms, slopes, "affine", False))
 
 
 def _pool(**settings: Any) -> dict[str, Any]:
@@ -106,11 +116,11 @@ def _affine(prepared: Prepared) -> Prepared:
 
 
 WORKLOADS: dict[str, tuple[Callable[[], Prepared], int]] = {
-    "azure_hour": (lambda: _affine(_azure(_pool())), 5),
-    "azure_hour_prefix_cache": (lambda: _affine(_azure(_pool(kv={"enable_prefix_caching": True}))), 5),
-    "azure_hour_real_cost": (lambda: _azure(_pool()), 5),
-    "azure_x8": (lambda: _affine(_azure(_pool(replicas=8), rate_scale=8.0)), 3),
-    "long_output": (lambda: _affine(_long_output()), 5),
+    "azure_hour": (lambda: _affine(_azure(_pool())), 9),
+    "azure_hour_prefix_cache": (lambda: _affine(_azure(_pool(kv={"enable_prefix_caching": True}))), 9),
+    "azure_hour_real_cost": (lambda: _azure(_pool()), 9),
+    "azure_x8": (lambda: _affine(_azure(_pool(replicas=8), rate_scale=8.0)), 9),
+    "long_output": (lambda: _affine(_long_output()), 9),
     "million": (lambda: _affine(_million()), 1),
 }
 
@@ -119,10 +129,12 @@ def measure(workload: str, design: str) -> dict[str, float]:
     """Returns the figures of one workload in this process."""
     make, repetitions = WORKLOADS[workload]
     prepared = make()
-    run = prepared.scenario.run.model_copy(update={"leaps": design == "leap"})
+    is_compiled = not engine.__file__.endswith(".py")
+    assert is_compiled == (design == COMPILED), f"{design} runs {engine.__file__}"
+    run = prepared.scenario.run.model_copy(update={"leaps": design != PLAIN})
     prepared = replace(prepared, scenario=prepared.scenario.model_copy(update={"run": run}))
     walls = []
-    for _ in range(1 if design == "plain" else repetitions):
+    for _ in range(1 if design == PLAIN else repetitions):
         started = perf_counter()
         result = simulate_prepared(prepared)
         walls.append(perf_counter() - started)
@@ -157,15 +169,36 @@ def measure_command() -> float:
     return min(walls)
 
 
-def _in_process_of_its_own(workload: str, design: str) -> dict[str, float]:
+def bare_timeout_us() -> float:
+    """Returns what an event costs in bare SimPy [us], best of five: how fast the machine is just now."""
+
+    def wait(clock: Environment) -> Generator[Event, None, None]:
+        for _ in range(30_000):
+            yield clock.timeout(1)
+
+    walls = []
+    for _ in range(5):
+        clock = Environment()
+        clock.process(wait(clock))
+        started = perf_counter()
+        clock.run()
+        walls.append(perf_counter() - started)
+    return min(walls) / 30_000 * 1e6
+
+
+def _in_process_of_its_own(workload: str, design: str, compiled: Path | None) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", workload, "--design", design]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environment = dict(os.environ)
+    if design == COMPILED:
+        environment["PYTHONPATH"] = str(compiled)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
 
 def _table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
-    table = Table("workload", "design", "wall [s]", "M tokens/s", "k requests/s", "peak RSS [MB]", "speed-up")
+    columns = ("workload", "design", "wall [s]", "M tokens/s", "k requests/s", "peak RSS [MB]", "speed-up")
+    table = Table(*columns)
     for workload, designs in results.items():
         for design, figures in designs.items():
             plain_s = designs.get("plain", figures)["wall_s"]
@@ -183,15 +216,17 @@ def _table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
 
 def main(
     one: Annotated[str | None, typer.Option(help="Measure one workload only and print JSON.")] = None,
-    design: Annotated[str, typer.Option(help="plain or leap, with --one.")] = "leap",
+    design: Annotated[str, typer.Option(help="plain, leap or compiled, with --one.")] = LEAP,
     workloads: Annotated[list[str] | None, typer.Option(help="Measure these only; writes no file.")] = None,
+    compiled: Annotated[Path | None, typer.Option(help="Folder of the compiled package, if any.")] = None,
 ) -> None:
     """Measures everything, prints the table and writes benchmarks/latest.json."""
     if one is not None:
         typer.echo(json.dumps(measure(one, design)))
         return
+    designs = (PLAIN, LEAP) if compiled is None else (PLAIN, LEAP, COMPILED)
     results = {
-        workload: {design: _in_process_of_its_own(workload, design) for design in DESIGNS}
+        workload: {design: _in_process_of_its_own(workload, design, compiled) for design in designs}
         for workload in workloads or WORKLOADS
     }
     console = Console(width=110)
@@ -199,7 +234,9 @@ def main(
     if workloads:
         return
     command_s = measure_command()
+    timeout_us = bare_timeout_us()
     console.print(f"simllm run of the Azure hour, files written: {command_s:.2f} s")
+    console.print(f"an event in bare SimPy: {timeout_us:.2f} us")
     has_trace = bool(os.environ.get("SIMLLM_TRACES"))
     about = {
         "date": date.today().isoformat(),
@@ -207,6 +244,7 @@ def main(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "azure_hour": "public trace" if has_trace else "synthetic stand-in",
         "command_wall_s": command_s,
+        "bare_timeout_us": timeout_us,
     }
     LATEST.write_text(json.dumps({**results, "about": about}, indent=2) + "\n", encoding="utf-8")
 

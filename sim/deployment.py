@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InfeasibleError, Problem, ScenarioError, SimllmError
+from ..hwmodels.calibration import Calibration
 from ..hwmodels.cudagraph import CudaGraphSizes, vllm_capture_sizes
-from ..hwmodels.engine_profile import EngineOverhead
+from ..hwmodels.engine_profile import (
+    EngineOverhead,
+    EngineProfile,
+    load_engine_profile,
+    shipped_engine_profile,
+)
+from ..hwmodels.kernel_choice import KernelChoice
 from ..hwmodels.memory import MemoryBudget, memory_budget
 from ..hwmodels.model import ModelSpec
 from ..hwmodels.model_config import load_model
@@ -82,8 +89,10 @@ def deploy(pool: PoolConfig, base_dir: Path, path: str = "$.pools[0]") -> Deploy
         model = load_model(from_folder(pool.model, base_dir))
     with _problems_at(f"{path}.device"):
         profile = load_profile(from_folder(pool.device, base_dir))
+    with _problems_at(f"{path}.engine_profile"):
+        engine = _engine_profile(pool, profile, base_dir)
     with _problems_at(path):
-        return _deploy(pool, model, profile, path)
+        return _deploy(pool, model, profile, engine, path)
 
 
 @contextmanager
@@ -97,29 +106,17 @@ def _problems_at(path: str) -> Iterator[None]:
         raise ScenarioError([Problem(path, str(error))]) from error
 
 
-def _deploy(pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, path: str) -> Deployment:
-    kv_dtype = pool.dtype if pool.kv.dtype == "auto" else pool.kv.dtype
-    precision = Precision.on(
-        profile.device, weight=pool.weight_dtype or pool.dtype, activation=pool.dtype, kv=kv_dtype
-    )
-    parallel = ParallelSpec(tp=pool.parallel.tp)
-    graphs = _graphs(pool)
-    step_model = RooflineStepModel(
-        model,
-        profile.device,
-        weight_dtype=precision.weight,
-        activation_dtype=precision.activation,
-        kv_dtype=precision.kv,
-        parallel=parallel,
-        cuda_graph=graphs,
-        overhead=_overhead(pool),
-        efficiency=profile.efficiency,
-    )
+def _deploy(
+    pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, engine: EngineProfile | None, path: str
+) -> Deployment:
+    with _problems_at(f"{path}.kernels"):
+        step_model = make_step_model(pool, model, profile, _overhead(pool, engine))
+    precision, graphs = step_model.precision, step_model.cuda_graph
     budget = memory_budget(
         model,
         profile.device,
         precision=precision,
-        parallel=parallel,
+        parallel=step_model.parallel,
         block_size=pool.kv.block_size,
         gpu_memory_utilization=pool.gpu_memory_utilization,
         max_num_batched_tokens=pool.scheduler.max_num_batched_tokens,
@@ -140,6 +137,28 @@ def _deploy(pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, path: 
     )
 
 
+def make_step_model(
+    pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, overhead: EngineOverhead
+) -> RooflineStepModel:
+    """Returns what prices the steps of one replica, with these constants of the engine.
+
+    Raises: SimllmError for kernels that there are none of, and as `RooflineStepModel` does.
+    """
+    kv_dtype = pool.dtype if pool.kv.dtype == "auto" else pool.kv.dtype
+    return RooflineStepModel(
+        model,
+        profile.device,
+        weight_dtype=pool.weight_dtype or pool.dtype,
+        activation_dtype=pool.dtype,
+        kv_dtype=kv_dtype,
+        parallel=ParallelSpec(tp=pool.parallel.tp),
+        cuda_graph=_graphs(pool),
+        overhead=overhead,
+        efficiency=profile.efficiency,
+        calibration=_calibration(pool, profile, overhead),
+    )
+
+
 def from_folder(name: str, base_dir: Path) -> str:
     """Returns the absolute path if `name` is a file in `base_dir`, else the name as it stands."""
     path = base_dir / name
@@ -153,15 +172,38 @@ def _graphs(pool: PoolConfig) -> CudaGraphSizes:
     return CudaGraphSizes(vllm_capture_sizes(pool.scheduler.max_num_seqs) if sizes is None else sizes)
 
 
-def _overhead(pool: PoolConfig) -> EngineOverhead:
-    """Returns the pool's overhead; scheduling adds to every step that does not run beside it."""
-    config = pool.engine_overhead
-    schedule_s = 0.0 if pool.scheduler.async_scheduling else config.schedule_s
-    return EngineOverhead(
-        step_s=config.step_s + schedule_s,
-        eager_launch_s=config.eager_launch_s,
-        eager_moe_layer_s=config.eager_moe_layer_s,
-    )
+def _engine_profile(pool: PoolConfig, profile: HardwareProfile, base_dir: Path) -> EngineProfile | None:
+    """Returns the profile that the pool names, or the shipped one of its engine on a calibrated device."""
+    if pool.engine_profile is not None:
+        return load_engine_profile(from_folder(pool.engine_profile, base_dir))
+    return None if profile.ops is None else shipped_engine_profile("vllm", profile.device.name)
+
+
+def _calibration(pool: PoolConfig, profile: HardwareProfile, overhead: EngineOverhead) -> Calibration | None:
+    """Returns the measured kernels that the pool runs on, None on a datasheet device."""
+    if isinstance(pool.kernels, str):
+        ratios = overhead.kernel_ratios if pool.kernels == "vllm" else {}
+        kernels = KernelChoice.named(pool.kernels, ratios)
+    else:
+        kernels = KernelChoice.mixed(pool.kernels)
+    return None if profile.ops is None else Calibration(profile.ops, kernels, profile.power, profile.links)
+
+
+def _overhead(pool: PoolConfig, engine: EngineProfile | None) -> EngineOverhead:
+    """Returns the engine's constants, or the pool's where it has its own.
+
+    Scheduling adds to every step that does not run beside it.
+    """
+    config, fitted = pool.engine_overhead, EngineOverhead() if engine is None else engine.overhead()
+    own = {
+        name: value
+        for name in ("step_s", "eager_launch_s", "eager_moe_layer_s")
+        if (value := getattr(config, name)) is not None
+    }
+    overhead = replace(fitted, **own)
+    if pool.scheduler.async_scheduling:
+        return overhead
+    return replace(overhead, step_s=overhead.step_s + config.schedule_s)
 
 
 def _max_model_len(pool: PoolConfig, model: ModelSpec, path: str) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from .policy.scheduler import SchedulerSpec
 from .policy.scheduler.vllm_v1 import VllmV1Spec
@@ -13,6 +13,17 @@ from .spec import Spec
 ActivationDtype = Literal["bf16", "fp16"]
 WeightDtype = Literal["bf16", "fp16", "fp8", "int8", "int4"]
 KvDtype = Literal["auto", "bf16", "fp16", "fp8", "int8"]
+
+
+def _kernels_tag(value: object) -> str:
+    return "by_op" if isinstance(value, dict) else "preset"
+
+
+# Tagged, so that a wrong name is told what presets there are, and nothing about the other way to choose.
+Kernels = Annotated[
+    Annotated[Literal["vllm", "triton"], Tag("preset")] | Annotated[dict[str, str], Tag("by_op")],
+    Discriminator(_kernels_tag),
+]
 
 
 class ParallelConfig(Spec):
@@ -33,21 +44,36 @@ class KvConfig(Spec):
 
 
 class EngineOverheadConfig(Spec):
-    """What the engine spends beside its kernels [s]. Estimates for vLLM V1 on a 2024 server CPU.
+    """What the engine spends beside its kernels [s], in place of what its engine profile says.
 
-    The first two are part of each step; scheduling is hidden behind the GPU with async_scheduling.
+    Scheduling is hidden behind the GPU with async_scheduling.
     """
 
-    step_s: float = Field(0.3e-3, ge=0, description="GPU idle in each step: inputs, sampled tokens.")
+    step_s: float | None = Field(None, ge=0, description="GPU idle in each step: inputs, sampled tokens.")
     schedule_s: float = Field(1.0e-3, ge=0, description="Scheduling, in each step unless it is asynchronous.")
-    eager_launch_s: float = Field(
-        30e-6, ge=0, description="CPU time to launch one kernel outside a CUDA graph."
+    eager_launch_s: float | None = Field(
+        None, ge=0, description="CPU time to launch one kernel outside a CUDA graph."
     )
-    eager_moe_layer_s: float = Field(
-        0.4e-3, ge=0, description="CPU time of one MoE layer beyond its launches, outside a CUDA graph."
+    eager_moe_layer_s: float | None = Field(
+        None, ge=0, description="CPU time of one MoE layer beyond its launches, outside a CUDA graph."
     )
-    frontend_in_s: float = Field(0.0, ge=0, description="From the client's sending to the engine's queue.")
-    frontend_out_s: float = Field(0.0, ge=0, description="From a step's end to the client's token.")
+    frontend_request_s: float = Field(
+        0.0, ge=0, description="Front end: serving one request, one after the other, in the order of sending."
+    )
+    frontend_prompt_token_s: float = Field(
+        0.0, ge=0, description="Front end: serving one token of a prompt, beside frontend_request_s."
+    )
+    frontend_in_s: float = Field(0.0, ge=0, description="From the front end to the engine's queue.")
+    frontend_hold_s: float = Field(
+        0.0, ge=0, description="An idle engine begins so much later while another request is on its way in."
+    )
+    frontend_out_s: float = Field(0.0, ge=0, description="From a step's end to the clients' tokens.")
+    frontend_token_s: float = Field(0.0, ge=0, description="The same, for each token that the step gives.")
+    frontend_first_token_s: float = Field(0.0, ge=0, description="The same, for each first token.")
+    frontend_last_token_s: float = Field(0.0, ge=0, description="The same, for each last token.")
+    frontend_turnaround_s: float = Field(
+        0.0, ge=0, description="Until a client of a closed loop sends its next request."
+    )
 
 
 class PoolConfig(Spec):
@@ -67,4 +93,14 @@ class PoolConfig(Spec):
     )
     kv: KvConfig = KvConfig()
     scheduler: SchedulerSpec = VllmV1Spec()
+    kernels: Kernels = Field(
+        "vllm",
+        description="Whose kernels run on a calibrated device: those that vLLM calls, ours, or "
+        "{op: implementation} with ours for the rest. A datasheet device has none to choose from.",
+    )
+    engine_profile: str | None = Field(
+        None,
+        description="Constants of an engine version: a shipped name or a file. By default the shipped one "
+        "of this engine on this device, else estimates.",
+    )
     engine_overhead: EngineOverheadConfig = EngineOverheadConfig()

@@ -81,7 +81,7 @@ def _locate(
         if model is None and isinstance(element, str) and (branch := _branch(annotation, element)):
             annotation = branch
             continue
-        if isinstance(element, str) and isinstance(data, dict) and element not in data and model is None:
+        if isinstance(element, str) and model is None and not (isinstance(data, dict) and element in data):
             continue
         keys.append(element)
         owner = model if model is not None else owner

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
 
+from ..hwmodels.execution import Execution
 from ..version import __version__
 from .deployment import Deployment, deploy_all
 from .outcome.meta import PoolMeta, RunMeta, Slo
@@ -18,6 +19,7 @@ from .policy.kv.plain import PlainKvCache
 from .policy.kv.prefix import PrefixKvCache
 from .policy.router import make_router
 from .policy.scheduler import make_scheduler
+from .pool import EngineOverheadConfig
 from .scenario import Scenario, load_scenario, lock, sha256_of
 from .workload.build import build_demand
 from .workload.demand import Demand
@@ -25,6 +27,7 @@ from .workload.streams import stream
 from .world.clock import Clock
 from .world.cluster import Cluster
 from .world.engine import Engine, OnEnd
+from .world.front_end import FrontEnd, FrontEndTimes
 from .world.recorder import Recorder, ReplicaTotals
 from .world.source import Source
 
@@ -33,12 +36,16 @@ OnProgress = Callable[[float, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A scenario with everything checked and loaded: only time has to pass."""
+    """A scenario with everything checked and loaded: only time has to pass.
+
+    lock_yaml: the scenario with everything resolved, as the output keeps it.
+    """
 
     scenario: Scenario
     folder: Path
     deployments: tuple[Deployment, ...]
     demand: Demand
+    lock_yaml: str
 
 
 def simulate(
@@ -66,7 +73,7 @@ def prepare(scenario: Scenario, folder: Path, demand: Demand | None = None) -> P
     deployments = deploy_all(scenario.pools, folder)
     if demand is None:
         demand = build_demand(scenario.workload, seed=scenario.seed, base_dir=folder)
-    return Prepared(scenario, folder, deployments, demand)
+    return Prepared(scenario, folder, deployments, demand, lock(scenario, folder))
 
 
 def simulate_prepared(prepared: Prepared, on_progress: OnProgress | None = None) -> Result:
@@ -83,14 +90,14 @@ def play(prepared: Prepared, on_progress: OnProgress | None = None) -> Recorder:
     clock = Clock()
     has_reasoning = demand.reasoning_tokens is not None
     recorder = Recorder(len(demand), record_steps=scenario.run.record_steps, has_reasoning=has_reasoning)
-    # SIMPLIFIED: one front end, with the first pool's delays, for all pools; effect: none with one pool.
-    frontend_in_s = deployments[0].config.engine_overhead.frontend_in_s
-    source = Source(clock, demand, recorder=recorder, frontend_in_s=frontend_in_s)
+    # SIMPLIFIED: one front end, with the first pool's times, for all replicas; effect: none with one replica.
+    front_end = FrontEnd(front_end_times(deployments[0].config.engine_overhead))
+    source = Source(clock, demand, recorder=recorder, front_end=front_end)
     router = make_router(scenario.router, stream(scenario.seed, "router"))
     cluster = Cluster(router, _reporting(source.request_ended, on_progress))
     pools = [deployment for deployment in deployments for _ in range(deployment.config.replicas)]
     for replica, deployment in enumerate(pools):
-        cluster.add(_engine(clock, replica, deployment, scenario, recorder, cluster.request_ended))
+        cluster.add(_engine(clock, replica, deployment, scenario, recorder, cluster.request_ended, front_end))
     source.start(cluster.submit)
     with _no_garbage_collection():
         clock.run_to_end()
@@ -106,6 +113,7 @@ def _engine(
     scenario: Scenario,
     recorder: Recorder,
     on_end: OnEnd,
+    front_end: FrontEnd,
 ) -> Engine:
     config = deployment.config
     cache = PrefixKvCache if config.kv.enable_prefix_caching else PlainKvCache
@@ -118,10 +126,20 @@ def _engine(
         graphs=deployment.graphs,
         recorder=recorder,
         pipeline_depth=deployment.pipeline_depth,
+        execution=Execution(deployment.step_model, deployment.profile.power),
+        # With one GPU the engine's process runs the model itself; else its workers do.
+        launches_in_thread=deployment.num_gpus == 1,
+        schedule_s=config.engine_overhead.schedule_s if deployment.pipeline_depth > 1 else 0.0,
         leaps=scenario.run.leaps,
-        frontend_out_s=config.engine_overhead.frontend_out_s,
+        front_end=front_end,
         on_end=on_end,
     )
+
+
+def front_end_times(config: EngineOverheadConfig) -> FrontEndTimes:
+    """Returns what a pool's front end takes."""
+    names = (field.name for field in fields(FrontEndTimes))
+    return FrontEndTimes(**{name: getattr(config, f"frontend_{name}") for name in names})
 
 
 def _reporting(
@@ -183,8 +201,7 @@ def _totals(engine: Engine, deployment: Deployment) -> ReplicaTotals:
 
 
 def _meta(prepared: Prepared, wall_s: float) -> RunMeta:
-    scenario, deployments = prepared.scenario, prepared.deployments
-    lock_yaml = lock(scenario, prepared.folder)
+    scenario, deployments, lock_yaml = prepared.scenario, prepared.deployments, prepared.lock_yaml
     profile = deployments[0].profile
     return RunMeta(
         scenario_name=scenario.name,
@@ -212,5 +229,5 @@ def _pool_meta(deployment: Deployment) -> PoolMeta:
         num_gpus_per_replica=num_gpus,
         peak_flops_per_s=None if peak is None else peak * num_gpus,
         hbm_bytes_per_s=device.hbm_bytes_per_s * num_gpus,
-        frontend_out_s=config.engine_overhead.frontend_out_s,
+        frontend_out_s=front_end_times(config.engine_overhead).way_out_s(1, 0, 0),
     )

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from toys import ToyStepModel
 
 from simllm.hwmodels.cudagraph import CudaGraphSizes
+from simllm.hwmodels.execution import Execution
+from simllm.hwmodels.power import PowerLimit
 from simllm.sim.policy.kv.plain import PlainKvCache
 from simllm.sim.policy.kv.prefix import PrefixKvCache
 from simllm.sim.policy.router import LeastOutstandingRouter
@@ -17,6 +19,7 @@ from simllm.sim.workload.demand import Demand
 from simllm.sim.world.clock import Clock
 from simllm.sim.world.cluster import Cluster
 from simllm.sim.world.engine import Engine
+from simllm.sim.world.front_end import FrontEnd, FrontEndTimes
 from simllm.sim.world.recorder import Recorder
 from simllm.sim.world.source import Source
 
@@ -40,28 +43,37 @@ def play(
     leaps: bool = True,
     num_replicas: int = 1,
     frontend_s: tuple[float, float] = (0.0, 0.0),
+    power: PowerLimit | None = None,
+    launches_in_thread: bool = False,
+    schedule_s: float = 0.0,
     checks_blocks: bool = False,
+    times: FrontEndTimes | None = None,
 ) -> tuple[Recorder, list[Engine]]:
     """Plays `demand` to its end and returns what was recorded."""
     clock = Clock()
     recorder = Recorder(len(demand), record_steps=True)
-    source = Source(clock, demand, recorder=recorder, frontend_in_s=frontend_s[0])
+    front_end = FrontEnd(times or FrontEndTimes(in_s=frontend_s[0], out_s=frontend_s[1]))
+    source = Source(clock, demand, recorder=recorder, front_end=front_end)
     cluster = Cluster(LeastOutstandingRouter(), source.request_ended)
     for replica in range(num_replicas):
         cache = PrefixKvCache if caches else PlainKvCache
         kv = cache(num_blocks=num_blocks, block_size=block_size)
         scheduler = VllmV1Scheduler(spec, kv=kv, max_model_len=spec.max_model_len or 1 << 20)
+        # Equal replicas would end steps at the same instant but for rounding.
+        step_model = replace(model, base_s=model.base_s * (1 + replica / 997))
         engine = Engine(
             clock,
             replica=replica,
             scheduler=scheduler,
-            # Equal replicas would end steps at the same instant but for rounding.
-            step_model=replace(model, base_s=model.base_s * (1 + replica / 997)),
+            step_model=step_model,
             graphs=CudaGraphSizes((1, 2, 4, 8)),
             recorder=recorder,
             pipeline_depth=2 if spec.async_scheduling else 1,
+            execution=Execution(step_model, power),
+            launches_in_thread=launches_in_thread,
+            schedule_s=schedule_s if spec.async_scheduling else 0.0,
             leaps=leaps,
-            frontend_out_s=frontend_s[1],
+            front_end=front_end,
             on_end=cluster.request_ended,
         )
         cluster.add(engine)

@@ -9,17 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import SimllmError
-from ..world.recorder import Status
+from ..world.recorder import Recorder, Status
 from .rows import Floats, RequestRows
 from .steps import StepRuns
 
 _TOLERANCE = 1e-9  # of an instant: its sum in closed form and step by step differ by rounding
 
 
-def inter_token_latencies(rows: RequestRows, runs: StepRuns, request_id: int, delay_s: float) -> Floats:
-    """Returns the gaps between the tokens of one request [s], (output_tokens - 1,).
-
-    delay_s: from a step's end until its tokens are out, on the request's replica.
+def inter_token_latencies(rows: RequestRows, runs: StepRuns, request_id: int, recorder: Recorder) -> Floats:
+    """Returns the gaps between the tokens of one request [s], (output_tokens - 1,), as its steps ended.
 
     Raises: SimllmError for a request that is unknown, did not finish, was preempted, or missed a step.
     """
@@ -29,7 +27,7 @@ def inter_token_latencies(rows: RequestRows, runs: StepRuns, request_id: int, de
         raise SimllmError(f"request {request_id}: did not finish, so its token times are unknown")
     if rows.num_preemptions[request_id]:
         raise SimllmError(f"request {request_id}: was preempted, so its token times are not the step ends")
-    first, last = rows.first_token_at[request_id] - delay_s, rows.finished_at[request_id] - delay_s
+    first, last = recorder.first_step_ended_at[request_id], recorder.last_step_ended_at[request_id]
     ends = _step_ends(runs, int(rows.replica[request_id]), first, last)
     gaps: Floats = np.diff(ends)
     if len(gaps) != rows.output_tokens[request_id] - 1:

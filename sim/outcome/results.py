@@ -65,10 +65,7 @@ class Result:
         Raises: SimllmError if steps were not recorded, or if its tokens did not come one in each step.
         """
         runs = self._recorded_runs()
-        delays = {pool.name: pool.frontend_out_s for pool in self.meta.pools}
-        delay_s = {totals.replica: delays[totals.pool] for totals in self._recorder.replicas}
-        replica = int(self._rows.replica[request_id]) if 0 <= request_id < len(self._rows) else -1
-        return inter_token_latencies(self._rows, runs, request_id, delay_s.get(replica, 0.0))
+        return inter_token_latencies(self._rows, runs, request_id, self._recorder)
 
     def save(self, directory: str | Path) -> None:
         """Writes the run's files; the folder appears whole or not at all, and replaces an earlier run's.

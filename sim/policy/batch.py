@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ...hwmodels.step import Chunk, DecodeGroup
 from .live_request import LiveRequest
 
 
-class Batch(NamedTuple):
+@dataclass(slots=True)
+class Batch:
     """One step's work.
 
     chunks: prefill chunks of more than one token. decodes: every one-token schedule, a one-token rest of a

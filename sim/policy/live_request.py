@@ -47,3 +47,11 @@ class LiveRequest:
     def num_tokens(self) -> int:
         """Tokens to prefill when it is (re)admitted: the prompt and what was already sampled."""
         return self.prompt_tokens + self.num_sampled
+
+    def note_hit(self, num_cached_tokens: int) -> None:
+        """Notes what was found cached on admission; the rest of what was lost is computed once more."""
+        if self.num_preemptions:
+            self.num_recomputed_tokens += max(self.num_lost_tokens - num_cached_tokens, 0)
+            self.num_lost_tokens = 0
+        else:
+            self.num_cached_tokens = num_cached_tokens

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from functools import partial
+from itertools import chain, count, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,24 +52,27 @@ class Demand:
 
     def requests(self) -> Iterator[Request]:
         """Yields the rows as requests, made one at a time."""
+        starts = range(0, len(self), _CHUNK_ROWS)
+        # As `Request._make`, which is a Python call a row.
+        return map(partial(tuple.__new__, Request), chain.from_iterable(map(self._cells, starts)))
+
+    def _cells(self, start: int) -> Iterator[tuple[object, ...]]:
         # Column slices become Python numbers a few thousand at a time: memory stays flat, and a row costs
         # a fraction of indexing each array.
-        for start in range(0, len(self), _CHUNK_ROWS):
-            part = slice(start, start + _CHUNK_ROWS)
-            rows = zip(
-                self.arrived_at[part].tolist(),
-                self.prompt_tokens[part].tolist(),
-                self.output_tokens[part].tolist(),
-                repeat(None) if self.contents is None else self.contents[part],
-                _values(self.session_id, part, default=-1),
-                _values(self.turn, part, default=0),
-                _values(self.image_tokens, part, default=0),
-                _values(self.reasoning_tokens, part, default=0),
-                _values(self.priority, part, default=0),
-                strict=False,  # absent columns repeat without end
-            )
-            for index, row in enumerate(rows, start):
-                yield Request(index, *row)
+        part = slice(start, start + _CHUNK_ROWS)
+        return zip(
+            count(start),
+            self.arrived_at[part].tolist(),
+            self.prompt_tokens[part].tolist(),
+            self.output_tokens[part].tolist(),
+            repeat(None) if self.contents is None else self.contents[part],
+            _values(self.session_id, part, default=-1),
+            _values(self.turn, part, default=0),
+            _values(self.image_tokens, part, default=0),
+            _values(self.reasoning_tokens, part, default=0),
+            _values(self.priority, part, default=0),
+            strict=False,  # absent columns repeat without end
+        )
 
     def request(self, index: int) -> Request:
         """Returns row `index` as a request."""

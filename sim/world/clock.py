@@ -17,7 +17,15 @@ STEP_END = NORMAL
 
 
 class Clock(Environment):
-    """A SimPy environment that runs alarms."""
+    """A SimPy environment that runs alarms. ticket: number of the event that happens now."""
+
+    ticket = -1
+
+    def step(self) -> None:
+        """Lets the next event happen; as SimPy's, but an event may happen again."""
+        self._now, _, self.ticket, event = heappop(self._queue)
+        (ring,) = event.callbacks
+        ring(event)
 
     def run_to_end(self) -> None:
         """Lets everything happen that was set; as `run`, without its checks for failed events.
@@ -26,24 +34,32 @@ class Clock(Environment):
         """
         queue = self._queue
         while queue:
-            self._now, _, _, event = heappop(queue)
-            for callback in event.callbacks:
-                callback(event)
+            self._now, _, self.ticket, event = heappop(queue)
+            (ring,) = event.callbacks
+            ring(event)
 
 
 class Alarm(Event):
-    """Calls ``ring(alarm)`` at `at` [s], now at the earliest.
+    """Calls ``ring(alarm)`` at every instant that it is set to.
 
-    `Environment.schedule` takes a delay and adds it to now, which need not give the instant that was
-    meant; two alarms for one instant could then ring in the wrong order.
+    Set anew, it still rings at the instants before; its `ticket`, that of the last setting, then differs
+    from the clock's.
     """
 
-    def __init__(
-        self, clock: Clock, at: float, ring: Callable[[Event], None], priority: EventPriority
-    ) -> None:
-        self.env = clock
+    ticket = -1
+
+    def __init__(self, clock: Clock, ring: Callable[[Event], None], priority: EventPriority) -> None:
+        super().__init__(clock)
+        self._ok, self._value = True, None
         self.callbacks = [ring]
-        self._ok = True
-        self._value = None
-        now = clock._now
-        heappush(clock._queue, (at if at > now else now, priority, next(clock._eid), self))
+        self._priority = priority
+        self._queue, self._tickets = clock._queue, clock._eid
+
+    def set(self, at: float) -> None:
+        """Sets it to `at` [s], not before now.
+
+        `Environment.schedule` takes a delay and adds it to now, which need not give the instant that was
+        meant; two alarms for one instant could then ring in the wrong order.
+        """
+        self.ticket = ticket = next(self._tickets)
+        heappush(self._queue, (at, self._priority, ticket, self))

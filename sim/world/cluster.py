@@ -28,9 +28,10 @@ class Cluster:
 
     def submit(self, request: Request) -> None:
         """Routes a request and hands it to its replica now."""
-        picked = self._router.pick(request, self) if len(self.engines) > 1 else 0
+        engines = self.engines
+        picked = self._router.pick(request, self) if len(engines) > 1 else 0
         self.num_outstanding[picked] += 1
-        self.engines[picked].submit(request)
+        engines[picked].submit(request)
 
     def request_ended(self, replica: int, ended_at: float) -> None:
         """Hears that a request of `replica` has ended; its client knows at `ended_at` [s]."""

@@ -17,41 +17,33 @@ from collections.abc import Callable, Sequence
 from simpy.events import Event
 
 from ...hwmodels.cudagraph import CudaGraphSizes
-from ...hwmodels.step import DecodeLine, StepModel, StepShape
+from ...hwmodels.execution import Execution
+from ...hwmodels.step import StepModel, StepShape
 from ..policy.batch import Batch
 from ..policy.live_request import LiveRequest
 from ..policy.scheduler.base import Scheduler
 from ..request import Request
 from .clock import STEP_END, Alarm, Clock
+from .front_end import FrontEnd
 from .journal import Journal
-from .leap import Leap
+from .leap import Found, Leap
 from .recorder import Recorder
 
 OnEnd = Callable[[int, float], None]
 
-
-class Flight:
-    """A step in flight: decided, and ending at `end_at` [s]."""
-
-    __slots__ = ("completing", "end_at", "finishing", "step")
-
-    def __init__(
-        self,
-        step: int,
-        end_at: float,
-        completing: Sequence[LiveRequest],
-        finishing: Sequence[LiveRequest],
-    ) -> None:
-        self.step = step
-        self.end_at = end_at
-        self.completing = completing
-        self.finishing = finishing
+Flight = tuple[int, float, Sequence[LiveRequest], Sequence[LiveRequest], int, float]
+"""Steps in flight, by their last: its number, when its output is handled [s], whose prefill ends in it, who
+finishes, how many get a token, and when it ends [s]."""
 
 
 class Engine:
     """One replica of a pool.
 
     pipeline_depth: steps in flight, 1 without and 2 with asynchronous scheduling.
+    execution: the hardware's state from step to step, None if steps owe nothing to those before them.
+    launches_in_thread: the thread that decides steps and handles their output launches them, too, and can do
+    nothing else meanwhile. schedule_s: what deciding a step with prompts takes when nothing is in flight that
+    hides it [s].
     on_end(replica, ended_at) is told of every request that ends here, when its answer is complete.
     """
 
@@ -65,8 +57,11 @@ class Engine:
         graphs: CudaGraphSizes,
         recorder: Recorder,
         pipeline_depth: int,
+        execution: Execution | None,
+        launches_in_thread: bool,
+        schedule_s: float,
         leaps: bool,
-        frontend_out_s: float,
+        front_end: FrontEnd,
         on_end: OnEnd,
     ) -> None:
         self._clock = clock
@@ -75,13 +70,25 @@ class Engine:
         self._step_model = step_model
         self._graphs = graphs
         self._depth = pipeline_depth
+        self._execution = execution
+        # What decodes alone owe to the steps before them, if anything.
+        self._powered = execution if execution is not None and execution.has_clock else None
+        self._launches_in_thread = launches_in_thread
+        self._schedule_s = schedule_s
+        self._gpu_free_at = 0.0  # when the last step in flight ends
+        self._thread_free_at = 0.0  # when its launches are done
         # SIMPLIFIED: no leaps with more than two steps in flight; effect: slower, same rows.
         self._leaps = leaps and pipeline_depth <= 2
         self._on_end = on_end
-        self.journal = Journal(recorder, replica, step_model.terms, frontend_out_s)
+        self._records_steps = recorder.steps is not None
+        self._front_end = front_end
+        self.journal = Journal(recorder, replica, step_model.terms, graphs)
+        self._totals = self.journal.totals
         self._flights: deque[Flight] = deque()
-        self._leap: Leap | None = None
-        self._alarm: Event | None = None
+        self._leap = Leap()
+        self._is_leaping = False
+        self._is_awake = False  # the alarm is set
+        self._alarm = Alarm(clock, self._ring, STEP_END)
 
     def submit(self, request: Request) -> None:
         """Takes in a request now, or rejects one that can never be served."""
@@ -89,158 +96,216 @@ class Engine:
         if refusal is not None:
             self.journal.rejected(request, refusal)
             self._on_end(self.replica, self._clock.now)
-            return
-        leap = self._leap
-        if leap is not None:
-            if leap.cut(*self._first_decision_from_now(leap)):
-                self._alarm = Alarm(self._clock, leap.wake_at, self._ring, STEP_END)
-        elif self._alarm is None:
+        elif self._is_leaping:
+            self._cut(self._leap)
+        elif not self._is_awake:
             # An idle engine starts once everything that happens at this instant has happened.
-            self._alarm = Alarm(self._clock, self._clock.now, self._ring, STEP_END)
+            self._is_awake = True
+            now, front_end = self._clock.now, self._front_end
+            self._alarm.set(now + front_end.hold_s(now) if front_end.takes_time else now)
 
-    def _first_decision_from_now(self, leap: Leap) -> tuple[int, float]:
-        """Returns the first step that ends now or later and after which another is decided, and its end."""
+    def _cut(self, leap: Leap) -> None:
+        """Ends the leap with the first step that ends now or later: what is decided then sees arrivals."""
+        if leap.has_arrival:
+            return
+        leap.has_arrival = True
         now = self._clock.now
         for flight in self._flights:
-            if flight.end_at >= now:
-                return flight.step, flight.end_at
-        num_steps = max(leap.steps_ended_by(now), 1)
-        return leap.after_step + num_steps, leap.end_of(num_steps)
+            if flight[1] >= now:
+                step, end_at, *_ = flight
+                break
+        else:
+            step, end_at = leap.first_end_from(now)
+        if step < leap.wake_step:
+            leap.wake_step, leap.wake_at = step, end_at
+            self._alarm.set(end_at)
 
-    def _ring(self, alarm: Event) -> None:
+    def _ring(self, _: Event) -> None:
         """A step has ended, or an idle engine begins: process its output and decide what comes next."""
-        if alarm is not self._alarm:
+        alarm, flights = self._alarm, self._flights
+        if alarm.ticket != self._clock.ticket:
             return  # overtaken by an arrival that cut the leap
-        self._alarm = None
-        flights = self._flights
-        if self._leap is not None:
-            self._land(self._leap)
-        elif flights:
-            self._complete(flights.popleft())
-        if self._leap is None:
-            self._decide()
+        if self._is_leaping:
+            leap = self._leap
+            sees_arrival = leap.has_arrival
+            is_leaping = self._land(leap) or self._decide(sees_arrival)
+        else:
+            sees_arrival = not flights
+            if flights and flights[0][1] <= self._clock.now:
+                self._complete(flights[0][0])
+            is_leaping = self._decide(sees_arrival)
+        self._is_leaping = is_leaping
         # The only line where time passes.
-        if self._leap is not None:
-            self._alarm = Alarm(self._clock, self._leap.wake_at, self._ring, STEP_END)
+        if is_leaping:
+            alarm.set(self._leap.wake_at)
         elif flights:
-            self._alarm = Alarm(self._clock, flights[0].end_at, self._ring, STEP_END)
+            alarm.set(self._wakes_at())
+        else:
+            self._is_awake = False
 
-    def _decide(self) -> None:
-        """Fills the pipeline: with a leap if decodes are all that comes next, else step by step."""
+    def _wakes_at(self) -> float:
+        """Returns when the next output comes, or one more step can be decided before it [s]."""
+        end_at, thread_free_at = self._flights[0][1], self._thread_free_at
+        can_decide = len(self._flights) < self._depth and self._clock.now < thread_free_at < end_at
+        return thread_free_at if can_decide else end_at
+
+    def _decide(self, sees_arrival: bool) -> bool:
+        """Fills the pipeline, by a leap if decodes are all that comes next, else step by step.
+
+        sees_arrival: someone new waits for the first decision. Returns whether a leap has begun.
+        """
         flights, depth, scheduler = self._flights, self._depth, self.scheduler
-        while not (self._leaps and self._take_off()) and len(flights) < depth:
+        may_leap, powered = self._leaps and not sees_arrival, self._powered
+        while True:
+            num_in_flight = len(flights)
+            if num_in_flight < depth and self._thread_free_at > self._clock.now:
+                return False
+            # The output of the first of `depth` flights may come before the leap's first decision.
+            is_seen = num_in_flight == depth and flights[0][3]
+            may_leap = may_leap and (powered is None or powered.is_at_full_clock)
+            if may_leap and num_in_flight >= depth - 1 and not is_seen and self._take_off():
+                return True
+            if num_in_flight >= depth:
+                return False
             batch = scheduler.schedule()
-            if batch is None and not flights and scheduler.num_waiting:
+            if batch is None:
+                if flights or not scheduler.num_waiting:
+                    return False
                 # It preempted all there was, and nothing in flight will wake the engine: decide again.
                 batch = scheduler.schedule()
-            if batch is None:
-                break
+                if batch is None:
+                    return False
             self._launch(batch)
+            may_leap = self._leaps
 
     def _launch(self, batch: Batch) -> None:
         """Prices a step and puts it behind those in flight."""
         now, flights, graphs = self._clock.now, self._flights, self._graphs
-        started_at = max(now, flights[-1].end_at) if flights else now
+        started_at = self._gpu_free_at if self._gpu_free_at > now else now
         num_tokens, decodes = batch.num_tokens, batch.decodes
         num_padded = graphs.pad(num_tokens)
-        shape = StepShape(
-            batch.chunks,
-            (decodes,) if decodes.count else (),
-            num_padded,
-            batch.num_sampled,
-            graphs.captures(num_tokens),
-        )
-        line = DecodeLine.of_step(self._step_model.predict(shape))
-        flights.append(Flight(batch.step, started_at + line.base_s, batch.completing, batch.finishing))
-        self.journal.stepped(batch, line, num_padded, now, started_at)
+        groups = (decodes,) if decodes.count else ()
+        shape = StepShape(batch.chunks, groups, num_padded, batch.num_sampled, num_tokens <= graphs.largest)
+        cost = self._step_model.predict(shape)
+        if batch.chunks:
+            if not flights:
+                started_at += self._schedule_s
+            if self._launches_in_thread and cost.cpu_s:
+                self._occupy_thread(now + cost.cpu_s)
+            if self._execution is not None:
+                cost = self._execution.run(cost, now, started_at)
+        elif self._powered is not None:
+            cost = self._powered.run_decodes(cost, started_at)
+        self._gpu_free_at = end_at = started_at + cost.duration_s
+        flights.append((batch.step, end_at, batch.completing, batch.finishing, batch.num_sampled, end_at))
+        self.journal.stepped(batch, cost, num_padded, now, started_at, end_at)
+
+    def _occupy_thread(self, launched_at: float) -> None:
+        """Keeps the thread launching until then [s]: it handles the output of the step before after that."""
+        self._thread_free_at = launched_at
+        if self._flights:
+            step, handled_at, completing, finishing, num_tokens, end_at = self._flights[-1]
+            if handled_at < launched_at:
+                self._flights[-1] = (step, launched_at, completing, finishing, num_tokens, end_at)
 
     def _take_off(self) -> bool:
-        """Begins a leap if the next steps are decodes only; returns whether it does."""
-        flights, depth = self._flights, self._depth
-        num_in_flight = len(flights)
-        if num_in_flight < depth - 1 or (num_in_flight == depth and flights[0].finishing):
-            return False  # an output comes before the leap's first decision
-        leap = self._next_leap(flights[-1].end_at if flights else self._clock.now)
-        if leap is None:
+        """Begins a leap behind the steps in flight if decodes are all that comes next."""
+        if not self._flights:
+            return self._plan_leap(self._clock.now)
+        step, end_at, _, finishing, *_ = self._flights[-1]
+        if not self._plan_leap(self._gpu_free_at):
             return False
-        for flight in flights:
-            if flight.finishing:
-                leap.cut(flight.step, flight.end_at)
-                break
-        self._leap = leap
+        leap = self._leap
+        if finishing and step < leap.wake_step:
+            leap.wake_step, leap.wake_at = step, end_at
         return True
 
-    def _next_leap(self, started_at: float) -> Leap | None:
-        """Returns the decode-only steps that come next, None if the next step must be decided in full."""
-        scheduler = self.scheduler
-        outlook = scheduler.outlook()
-        if outlook is None:
-            return None
-        num_steps, decodes, ends_with_last_token, num_running, num_waiting = outlook
+    def _plan_leap(self, started_at: float) -> bool:
+        """Plans to leap through the decodes ahead; False if the next step must be decided in full."""
+        scheduler, leap = self.scheduler, self._leap
+        ahead = scheduler.outlook()
+        if ahead is None:
+            return False
+        num_steps, decodes, ends_with_last_token = ahead
         line = self._step_model.decode_line(decodes, num_steps)
-        after_step, straight_steps = scheduler.step, line.num_steps
-        wake_step = after_step + straight_steps
-        if not ends_with_last_token or straight_steps < num_steps:
-            wake_step += 1 - self._depth
-        return Leap(after_step, started_at, decodes, line, wake_step, num_running, num_waiting)
+        num_planned = line.num_steps
+        if num_planned < num_steps or not ends_with_last_token:
+            num_planned += 1 - self._depth  # the step after these is to be decided in full
+        leap.plan(scheduler.step, started_at, decodes, line, num_planned)
+        if self._records_steps:
+            leap.found = self._found(scheduler.num_waiting)
+        return True
 
-    def _land(self, leap: Leap) -> None:
-        """Commits the leap's steps up to the one to be decided now, and completes those that ended."""
-        self._leap = None
-        flights, scheduler = self._flights, self.scheduler
-        last_decided = leap.wake_step + self._depth - 1
-        num_steps = min(last_decided - leap.after_step, leap.line.num_steps)
+    def _found(self, num_waiting: int) -> Found:
+        return self.scheduler.num_running, num_waiting, self.scheduler.kv.num_free
+
+    def _land(self, leap: Leap) -> bool:
+        """Commits the leap's steps up to the one to be decided now, and completes those that ended.
+
+        Returns whether another leap has begun with a step that a plain run has decided already.
+        """
+        wake_step = leap.wake_step
+        num_decided = num_steps = wake_step + self._depth - 1 - leap.after_step
+        if num_steps > leap.line.num_steps:
+            num_steps = leap.line.num_steps
         if num_steps:
             self._commit(leap, num_steps)
-        if scheduler.step < last_decided and not self._leap_again():
-            self._decide_late(leap)
-        wake_step, num_free = leap.wake_step, scheduler.kv.num_free
-        while flights and flights[0].step <= wake_step:
-            self._complete(flights.popleft())
-        if self._leap is not None:
-            self._leap.keep_for_first_step(scheduler.num_running, scheduler.kv.num_free - num_free)
+        leaps_on = num_steps < num_decided and self._leap_on(leap.has_arrival, leap.found)
+        self._complete(wake_step)
+        return leaps_on
 
     def _commit(self, leap: Leap, num_steps: int) -> None:
-        scheduler = self.scheduler
-        end_at = leap.wake_at if num_steps == leap.wake_step - leap.after_step else leap.end_of(num_steps)
-        self.journal.leapt(leap, num_steps, end_at, self._graphs, scheduler)
+        scheduler, step = self.scheduler, leap.after_step + num_steps
+        end_at = leap.wake_at if step == leap.wake_step else leap.end_of(num_steps)
+        self._gpu_free_at = end_at
+        if self._powered is not None:
+            self._powered.decode(leap.started_at, end_at)
+        self._totals.add_leap(num_steps, leap.decodes, leap.line)
+        if leap.found is not None:
+            self.journal.leapt(leap, num_steps, scheduler)
         finishing = scheduler.advance(num_steps)
-        self._flights.append(Flight(scheduler.step, end_at, (), finishing))
+        self._flights.append((step, end_at, (), finishing, leap.decodes.count, end_at))
 
-    def _leap_again(self) -> bool:
-        """Begins a leap with the step that a plain run has decided already, if nobody waits.
+    def _leap_on(self, has_arrival: bool, found: Found | None) -> bool:
+        """Goes on with the step that a plain run decided before the output that is now to be processed.
 
-        Whoever finishes now then changes none of its steps, only what the first one found taken.
+        By a leap, if nobody waits who might get what is set free: whoever finishes now changes none of its
+        steps, only what the first one found taken. Else by that one step: requests that arrived since the
+        leap before, for which it `found` things so, are not to see it. They don't: it holds decodes only,
+        or else it must preempt and admits nobody. Returns whether a leap has begun.
         """
-        leap = self._next_leap(self._flights[-1].end_at)
-        if leap is None or leap.num_waiting or leap.wake_step == leap.after_step:
-            return False
-        self._leap = leap
-        return True
-
-    def _decide_late(self, leap: Leap) -> None:
-        """Decides the step that a plain run decided before the output that is now to be processed.
-
-        Requests that arrived since are not to see it. They don't: it holds decodes only, or else it must
-        preempt and admits nobody.
-        """
-        scheduler = self.scheduler
+        scheduler, leap, started_at = self.scheduler, self._leap, self._gpu_free_at
+        if not has_arrival and self._plan_leap(started_at):
+            can_leap = leap.wake_step > leap.after_step and not scheduler.num_waiting
+            if can_leap:
+                return True
         if scheduler.can_advance():
             decodes = scheduler.decodes()
-            started_at = self._flights[-1].end_at
-            line = self._step_model.decode_line(decodes, 1)
-            step, running, waiting = scheduler.step, leap.num_running, leap.num_waiting
-            self._commit(Leap(step, started_at, decodes, line, step, running, waiting), 1)
+            leap.plan(scheduler.step, started_at, decodes, self._step_model.decode_line(decodes, 1), 1)
+            leap.found = None if found is None else self._found(found[1])
+            self._commit(leap, 1)
         elif scheduler.decodes().count:
+            num_new = 0 if found is None else scheduler.num_waiting - found[1]
             batch = scheduler.schedule()
             if batch is not None:
+                batch.num_waiting -= num_new
                 self._launch(batch)
+        return False
 
-    def _complete(self, flight: Flight) -> None:
-        """Processes the output of a step that ended: first tokens, finished requests."""
-        if flight.completing:
-            self.journal.sampled(flight.completing, flight.end_at)
-        if flight.finishing:
-            self.scheduler.finish(flight.finishing)
-            for live in flight.finishing:
-                self._on_end(self.replica, self.journal.finished(live, flight.end_at))
+    def _complete(self, last_step: int) -> None:
+        """Processes the outputs of the steps up to `last_step`: first tokens, finished requests."""
+        flights = self._flights
+        while flights and flights[0][0] <= last_step:
+            _, handled_at, completing, finishing, num_sampled, ended_at = flights.popleft()
+            if not (completing or finishing):
+                continue
+            heard_at = handled_at
+            if self._front_end.takes_time:
+                heard_at += self._front_end.times.way_out_s(num_sampled, len(completing), len(finishing))
+            if completing:
+                self.journal.sampled(completing, ended_at, heard_at)
+            if finishing:
+                self.scheduler.finish(finishing)
+                for live in finishing:
+                    self.journal.finished(live, ended_at, heard_at)
+                    self._on_end(self.replica, heard_at)

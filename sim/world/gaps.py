@@ -17,7 +17,7 @@ BIN_GROWTH = 1.001
 RELATIVE_ERROR = (BIN_GROWTH - 1) / 2
 _SHORTEST_S = 1e-7
 _NUM_BINS = 28_000  # from 0.1 us up to 1e-7 * 1.001**28000 = 1.4e5 s
-_FLUSH_VALUES = 65_536
+_MAX_PENDING = 8192  # runs
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +30,10 @@ class GapSketch:
 
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(_NUM_BINS, dtype=np.int64)
-        self._pending = array("d")
+        self._upper_edges_s: Floats = _SHORTEST_S * np.power(BIN_GROWTH, np.arange(1.0, _NUM_BINS + 1))
+        self._single = array("d")
+        self._pending: list[Floats] = []  # runs, one per column
+        self._num_pending = 0
         self._count = 0
         self._mean_s = 0.0
         self._sum_squares = 0.0  # of the distances from the mean [s^2]
@@ -39,8 +42,8 @@ class GapSketch:
 
     def add(self, gap_s: float, count: int = 1) -> None:
         """Adds `count` gaps of `gap_s`."""
-        self._pending.extend((gap_s, count))
-        if len(self._pending) >= _FLUSH_VALUES:
+        self._single.extend((gap_s, 0.0, 1.0, count))
+        if len(self._single) >= 4 * _MAX_PENDING:
             self._flush()
 
     def add_runs(self, first_s: Floats, slope_s: Floats, num_steps: Floats, counts: Floats) -> None:
@@ -48,15 +51,10 @@ class GapSketch:
 
         Takes time by the bins that a run crosses, not by its steps.
         """
-        is_run = (num_steps > 0) & (counts > 0)
-        first, slope, steps, counts = first_s[is_run], slope_s[is_run], num_steps[is_run], counts[is_run]
-        if not first.size:
-            return
-        last = first + slope * (steps - 1)
-        self._min_s = min(self._min_s, float(np.minimum(first, last).min()))
-        self._max_s = max(self._max_s, float(np.maximum(first, last).max()))
-        self._merge_moments(first, slope, steps, counts)
-        self._merge_bins(np.minimum(first, last), np.abs(slope), steps, counts)
+        self._pending.append(np.array((first_s, slope_s, num_steps, counts), dtype=np.float64))
+        self._num_pending += len(first_s)
+        if self._num_pending >= _MAX_PENDING:
+            self._flush()
 
     @property
     def count(self) -> int:
@@ -94,12 +92,17 @@ class GapSketch:
         return np.clip(middle, self._min_s, self._max_s)
 
     def _flush(self) -> None:
-        if not self._pending:
+        single = np.frombuffer(self._single, dtype=np.float64).reshape(-1, 4).T
+        runs = np.concatenate((*self._pending, single), axis=1)
+        self._single, self._pending, self._num_pending = array("d"), [], 0
+        first, slope, steps, counts = runs[:, (runs[2] > 0) & (runs[3] > 0)]
+        if not first.size:
             return
-        gaps = np.frombuffer(self._pending, dtype=np.float64).reshape(-1, 2)
-        self._pending = array("d")
-        flat, single = np.zeros(len(gaps)), np.ones(len(gaps))
-        self.add_runs(gaps[:, 0], flat, single, gaps[:, 1])
+        last = first + slope * (steps - 1)
+        self._min_s = min(self._min_s, float(np.minimum(first, last).min()))
+        self._max_s = max(self._max_s, float(np.maximum(first, last).max()))
+        self._merge_moments(first, slope, steps, counts)
+        self._merge_bins(np.minimum(first, last), np.abs(slope), steps, counts)
 
     def _merge_moments(self, first: Floats, slope: Floats, steps: Floats, counts: Floats) -> None:
         """Adds runs to count, mean and sum of squares, without forming a single gap.
@@ -125,13 +128,15 @@ class GapSketch:
     def _merge_bins(self, first: Floats, slope: Floats, steps: Floats, counts: Floats) -> None:
         """Adds rising runs to the bins, bin by bin of each run: how many of its gaps lie below an edge."""
         first_bin, last_bin = _bin_index(first), _bin_index(first + slope * (steps - 1))
+        is_within = first_bin == last_bin
+        self._add_to_bins(first_bin[is_within], (steps * counts)[is_within])
+        across = (first_bin, last_bin, first, slope, steps, counts)
+        first_bin, last_bin, first, slope, steps, counts = (column[~is_within] for column in across)
         num_bins = last_bin - first_bin + 1
         run = np.repeat(np.arange(len(first)), num_bins)
         position = np.arange(num_bins.sum()) - np.repeat(np.cumsum(num_bins) - num_bins, num_bins)
         index = first_bin[run] + position
-        upper_edge = _SHORTEST_S * BIN_GROWTH ** (index + 1)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            below = np.ceil((upper_edge - first[run]) / slope[run])
+        below = np.ceil((self._upper_edges_s[index] - first[run]) / slope[run])
         below = np.where(index == last_bin[run], steps[run], np.clip(below, 0, steps[run]))
         already = np.where(position == 0, 0, np.roll(below, 1))
         self._add_to_bins(index, (below - already) * counts[run])

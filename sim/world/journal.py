@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import isnan
 
 from ...hwmodels.cudagraph import CudaGraphSizes
-from ...hwmodels.step import DecodeLine
+from ...hwmodels.step import DecodeLine, StepCost
 from ..policy.batch import Batch
 from ..policy.live_request import LiveRequest
 from ..policy.scheduler.base import Scheduler
 from ..request import Request
-from .leap import Leap
+from .leap import Found, Leap
 from .recorder import Recorder, Status, StepRun
 from .totals import RunningTotals
 
@@ -19,16 +19,20 @@ from .totals import RunningTotals
 class Journal:
     """Writes one replica's part of the recorder.
 
-    frontend_out_s: from the end of a step until the client sees its token [s].
+    graphs: what steps are padded to. frontend_out_s: from the end of a step until the client sees its
+    token [s].
     """
 
     def __init__(
-        self, recorder: Recorder, replica: int, terms: tuple[str, ...], frontend_out_s: float
+        self,
+        recorder: Recorder,
+        replica: int,
+        terms: tuple[str, ...],
+        graphs: CudaGraphSizes,
     ) -> None:
         self._recorder = recorder
         self._replica = replica
-        self._frontend_out_s = frontend_out_s
-        self._last_end = 0.0  # of the step decided last
+        self._graphs = graphs
         self.totals = RunningTotals(terms, recorder.gaps)
 
     def rejected(self, request: Request, reason: str) -> None:
@@ -38,49 +42,53 @@ class Journal:
         self._recorder.reasons[request.index] = reason
 
     def stepped(
-        self, batch: Batch, line: DecodeLine, num_padded: int, decided_at: float, started_at: float
+        self,
+        batch: Batch,
+        cost: StepCost,
+        num_padded: int,
+        decided_at: float,
+        started_at: float,
+        end_at: float,
     ) -> None:
-        """Notes a step of any composition, decided at `decided_at` and started at `started_at` [s]."""
-        recorder, gaps = self._recorder, self._recorder.gaps
-        end_at = started_at + line.base_s
+        """Notes a step of any composition, with the instants of its decision, start and end [s]."""
+        recorder = self._recorder
         for live in batch.admitted:
             if not live.num_preemptions:
                 recorder.scheduled_at[live.index] = decided_at
                 recorder.replica[live.index] = self._replica
         for live in batch.paused:
-            live.last_token_at = self._last_end
+            live.last_token_at = started_at  # when the step before ended, the last with a token for it
         for live in batch.rejoined:
-            gaps.add(end_at - live.last_token_at)
+            recorder.gaps.add(end_at - live.last_token_at)
         for live in batch.completing:
             if live.num_sampled > 1:  # it has computed everything again after a preemption
-                gaps.add(end_at - live.last_token_at)
+                recorder.gaps.add(end_at - live.last_token_at)
         # Who continues got a token when the step before ended, just as this one began.
-        self._last_end = end_at
-        self.totals.add(batch, line)
+        self.totals.add(batch, cost)
         if recorder.steps is not None:
-            recorder.steps.append(self._row(batch, line, num_padded, started_at))
+            recorder.steps.append(self._row(batch, DecodeLine.of_step(cost), num_padded, started_at))
 
-    def leapt(
-        self, leap: Leap, num_steps: int, end_at: float, graphs: CudaGraphSizes, scheduler: Scheduler
-    ) -> None:
-        """Notes the first `num_steps` steps of a leap, before the scheduler commits them."""
-        self._last_end = end_at
-        self.totals.add_leap(leap, num_steps)
-        if self._recorder.steps is not None:
-            num_padded = graphs.pad(leap.decodes.count)
-            self._recorder.steps += self._leap_rows(leap, num_steps, num_padded, scheduler)
+    def leapt(self, leap: Leap, num_steps: int, scheduler: Scheduler) -> None:
+        """Notes the rows of a leap's first `num_steps` steps, before the scheduler commits them."""
+        if leap.found is not None and self._recorder.steps is not None:
+            self._recorder.steps += self._leap_rows(leap, leap.found, num_steps, scheduler)
 
-    def sampled(self, completing: Sequence[LiveRequest], end_at: float) -> None:
-        """Notes the first token of each of `completing`, whose prefill ended at `end_at` [s]."""
-        first_token_at = self._recorder.first_token_at
+    def sampled(self, completing: Sequence[LiveRequest], ended_at: float, heard_at: float) -> None:
+        """Notes the first token of each of `completing`: its step's end, and when its client has it [s]."""
+        recorder = self._recorder
+        first_token_at = recorder.first_token_at
         for live in completing:
-            if isnan(first_token_at[live.index]):
-                first_token_at[live.index] = end_at + self._frontend_out_s
+            if not live.num_preemptions or isnan(first_token_at[live.index]):
+                first_token_at[live.index] = heard_at
+                if recorder.steps is not None:
+                    recorder.first_step_ended_at[live.index] = ended_at
 
-    def finished(self, live: LiveRequest, end_at: float) -> float:
-        """Notes a request whose last step ended at `end_at`; returns when its client knows [s]."""
+    def finished(self, live: LiveRequest, ended_at: float, heard_at: float) -> None:
+        """Notes the end of a request: that of its last step, and when its client has its last token [s]."""
         recorder, index = self._recorder, live.index
-        finished_at = recorder.finished_at[index] = end_at + self._frontend_out_s
+        recorder.finished_at[index] = heard_at
+        if recorder.steps is not None:
+            recorder.last_step_ended_at[index] = ended_at
         recorder.output_tokens[index] = live.num_output_tokens
         recorder.status[index] = Status.FINISHED
         if live.num_cached_tokens:
@@ -88,7 +96,6 @@ class Journal:
         if live.num_preemptions:
             recorder.num_preemptions[index] = live.num_preemptions
             recorder.recomputed_tokens[index] = live.num_recomputed_tokens
-        return finished_at
 
     def _row(self, batch: Batch, line: DecodeLine, num_padded: int, started_at: float) -> StepRun:
         return StepRun(
@@ -110,9 +117,10 @@ class Journal:
         )
 
     def _leap_rows(
-        self, leap: Leap, num_steps: int, num_padded: int, scheduler: Scheduler
+        self, leap: Leap, found: Found, num_steps: int, scheduler: Scheduler
     ) -> tuple[StepRun, ...]:
-        decodes, growth, kv = leap.decodes, scheduler.block_growth(), scheduler.kv
+        growth, kv, num_decodes = scheduler.block_growth(), scheduler.kv, leap.decodes.count
+        num_running, num_waiting, num_free = found
         whole = StepRun(
             replica=self._replica,
             first_step=leap.after_step + 1,
@@ -120,23 +128,24 @@ class Journal:
             num_steps=num_steps,
             num_prefill_tokens=0,
             num_prefill_chunks=0,
-            num_decodes=decodes.count,
-            sum_decode_context=decodes.sum_context,
-            num_padded_tokens=num_padded,
-            num_sampled=decodes.count,
-            num_running=leap.num_running,
-            num_waiting=leap.num_waiting,
+            num_decodes=num_decodes,
+            sum_decode_context=leap.decodes.sum_context,
+            num_padded_tokens=self._graphs.pad(num_decodes),
+            num_sampled=num_decodes,
+            num_running=scheduler.num_running,
+            num_waiting=num_waiting,
             num_preempted=0,
             kv_blocks_used=kv.num_blocks - kv.num_free + growth[0],
             line=leap.line,
             block_growth=(*growth[1:], growth[0]),
         )
-        if not leap.kept_slots:
+        if num_running == scheduler.num_running:
             return (whole,)
+        # The first step was decided before an output set slots and blocks free.
         first = whole._replace(
             num_steps=1,
-            num_running=whole.num_running + leap.kept_slots,
-            kv_blocks_used=whole.kv_blocks_used + leap.kept_blocks,
+            num_running=num_running,
+            kv_blocks_used=kv.num_blocks - num_free + growth[0],
             block_growth=(),
         )
         return (first,) if num_steps == 1 else (first, whole.after_first_step())

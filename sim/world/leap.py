@@ -11,80 +11,65 @@ from math import sqrt
 
 from ...hwmodels.step import DecodeGroup, DecodeLine
 
+Found = tuple[int, int, int]
+"""Requests that run, requests that wait, and free blocks."""
+
 
 class Leap:
     """Steps `after_step` + 1, ... of `decodes`, from `started_at` [s] on, priced by `line`.
 
-    The engine wakes when step `wake_step` ends; by then all steps before ``wake_step + depth`` have been
-    decided. num_running, num_waiting: as they are while the leap goes on. kept_slots, kept_blocks: what
-    the first step found taken beyond that, if it was decided before an output set it free. wake_at: end of
-    the wake step [s].
+    The engine wakes when step `wake_step` ends, at `wake_at` [s]; by then all steps before
+    ``wake_step + depth`` have been decided. has_arrival: the decision taken then sees a new request.
+    found: what the first step was decided upon, kept for step rows only. An engine has one leap at a time,
+    and plans it anew each time.
     """
 
     __slots__ = (
         "after_step",
+        "base_s",
         "decodes",
-        "kept_blocks",
-        "kept_slots",
+        "found",
+        "has_arrival",
         "line",
-        "num_running",
-        "num_waiting",
+        "slope_s",
         "started_at",
         "wake_at",
         "wake_step",
     )
 
-    def __init__(
-        self,
-        after_step: int,
-        started_at: float,
-        decodes: DecodeGroup,
-        line: DecodeLine,
-        wake_step: int,
-        num_running: int,
-        num_waiting: int,
+    def __init__(self) -> None:
+        self.found: Found | None = None
+
+    def plan(
+        self, after_step: int, started_at: float, decodes: DecodeGroup, line: DecodeLine, num_planned: int
     ) -> None:
+        """Lets it begin; `num_planned`: steps after which the engine wakes if nothing intervenes."""
         self.after_step = after_step
         self.started_at = started_at
         self.decodes = decodes
         self.line = line
-        self.wake_step = wake_step
-        self.wake_at = self.end_of(wake_step - after_step) if wake_step > after_step else started_at
-        self.num_running = num_running
-        self.num_waiting = num_waiting
-        self.kept_slots = 0
-        self.kept_blocks = 0
-
-    def keep_for_first_step(self, num_running: int, num_blocks: int) -> None:
-        """Notes that only `num_running` requests and so many blocks less are left after the first step."""
-        self.kept_slots, self.kept_blocks = self.num_running - num_running, num_blocks
-        self.num_running = num_running
+        self.base_s = base_s = line.base_s
+        self.slope_s = slope_s = line.slope_s
+        self.wake_step = after_step + num_planned
+        self.wake_at = started_at + num_planned * base_s + slope_s * (num_planned * (num_planned - 1) // 2)
+        self.has_arrival = False
 
     def end_of(self, num_steps: int) -> float:
         """Returns when the first `num_steps` steps have ended [s]."""
-        line = self.line
-        return self.started_at + num_steps * line.base_s + line.slope_s * (num_steps * (num_steps - 1) // 2)
+        bends = num_steps * (num_steps - 1) // 2
+        return self.started_at + num_steps * self.base_s + self.slope_s * bends
 
-    def cut(self, wake_step: int, wake_at: float) -> bool:
-        """Ends the leap at a decision that is not its own; returns whether that is earlier than planned."""
-        if wake_step >= self.wake_step:
-            return False
-        self.wake_step, self.wake_at = wake_step, wake_at
-        return True
-
-    def steps_ended_by(self, now: float) -> int:
-        """Returns the least number of steps whose end is not before `now`."""
-        line, elapsed = self.line, now - self.started_at
-        if elapsed <= 0:
-            return 0
-        # num * base + slope * num * (num - 1) / 2 = elapsed
-        if line.slope_s > 0:
-            linear = line.base_s - line.slope_s / 2
-            num_steps = int((sqrt(linear * linear + 2 * line.slope_s * elapsed) - linear) / line.slope_s)
+    def first_end_from(self, now: float) -> tuple[int, float]:
+        """Returns the first step that ends at `now` or later, and when; ``now >= started_at``."""
+        start, base_s, slope_s = self.started_at, self.base_s, self.slope_s
+        # num * base + slope * num * (num - 1) / 2 = now - start, rounded up; then the last bit is settled.
+        if slope_s > 0:
+            linear = base_s - slope_s / 2
+            num = int((sqrt(linear * linear + 2 * slope_s * (now - start)) - linear) / slope_s) + 1
         else:
-            num_steps = int(elapsed / line.base_s)
-        while num_steps > 0 and self.end_of(num_steps - 1) >= now:
-            num_steps -= 1
-        while self.end_of(num_steps) < now:
-            num_steps += 1
-        return num_steps
+            num = int((now - start) / base_s) + 1
+        while num > 1 and start + (num - 1) * base_s + slope_s * ((num - 1) * (num - 2) // 2) >= now:
+            num -= 1
+        while (end_at := start + num * base_s + slope_s * (num * (num - 1) // 2)) < now:
+            num += 1
+        return self.after_step + num, end_at

@@ -99,7 +99,8 @@ class Recorder:
 
     Times are seconds since the start, nan for what has not happened. `reasons` names why a rejected
     request was rejected. `first_output_at` is the first token that is not reasoning; it is only
-    filled in for requests that reason, and empty if none does.
+    filled in for requests that reason, and empty if none does. `*_step_ended_at` are the ends of the steps
+    that gave a request its first and last token, before the front end; empty without step rows.
     """
 
     def __init__(self, num_requests: int, *, record_steps: bool, has_reasoning: bool = False) -> None:
@@ -110,6 +111,8 @@ class Recorder:
         self.first_token_at = array("d", [nan]) * num_requests
         self.first_output_at = array("d", [nan]) * (num_requests if has_reasoning else 0)
         self.finished_at = array("d", [nan]) * num_requests
+        self.first_step_ended_at = array("d", [nan]) * (num_requests if record_steps else 0)
+        self.last_step_ended_at = array("d", [nan]) * (num_requests if record_steps else 0)
         self.output_tokens = array("q", zeros)
         self.cached_tokens = array("i", bytes(4 * num_requests))
         self.num_preemptions = array("i", bytes(4 * num_requests))

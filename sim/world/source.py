@@ -10,30 +10,33 @@ from ...errors import InvariantError
 from ..request import Request
 from ..workload.demand import Demand
 from .clock import ARRIVAL, Alarm, Clock
+from .front_end import FrontEnd
 from .recorder import Recorder
 
 Submit = Callable[[Request], None]
 
 
 class Source:
-    """Submits requests `frontend_in_s` [s] after they were sent: the way through the engine's front end."""
+    """Submits requests when they have come through the engine's front end."""
 
-    def __init__(self, clock: Clock, demand: Demand, *, recorder: Recorder, frontend_in_s: float) -> None:
+    def __init__(self, clock: Clock, demand: Demand, *, recorder: Recorder, front_end: FrontEnd) -> None:
         self._clock = clock
         self._requests: Iterator[Request] = demand.requests()
         self._recorder = recorder
-        self._frontend_in_s = frontend_in_s
+        self._front_end = front_end
         self._submit: Submit = _nowhere
         self._is_closed_loop = demand.num_clients is not None
         self._num_open = demand.num_clients or 1
         self._next: Request | None = None
+        self._arrival = Alarm(clock, self._arrive, ARRIVAL)
 
     def start(self, submit: Submit) -> None:
         """Sets off the first arrivals, to `submit`: one in an open loop, one per client in a closed one."""
         self._submit = submit
         if not self._is_closed_loop:
             self._next = next(self._requests, None)
-            self._wait_for_next()
+            if self._next is not None:
+                self._arrival.set(self._queued_at(self._next, self._next.arrived_at))
             return
         for _ in range(self._num_open):
             self._send_next(0.0)
@@ -41,17 +44,14 @@ class Source:
     def request_ended(self, ended_at: float) -> None:
         """Hears that an answer reached its client at `ended_at` [s], who sends the next request then."""
         if self._is_closed_loop:
-            self._send_next(ended_at)
-
-    def _wait_for_next(self) -> None:
-        if self._next is not None:
-            Alarm(self._clock, self._next.arrived_at + self._frontend_in_s, self._arrive, ARRIVAL)
+            self._send_next(ended_at + self._front_end.times.turnaround_s)
 
     def _arrive(self, _: Event) -> None:
         request = self._next
         assert request is not None, "an arrival is only set for a request"
-        self._next = next(self._requests, None)
-        self._wait_for_next()
+        self._next = following = next(self._requests, None)
+        if following is not None:
+            self._arrival.set(self._queued_at(following, following.arrived_at))
         self._recorder.arrived_at[request.index] = request.arrived_at
         self._submit(request)
 
@@ -61,7 +61,12 @@ class Source:
             return
         sent_at = max(free_at, request.arrived_at)
         self._recorder.arrived_at[request.index] = sent_at
-        Alarm(self._clock, sent_at + self._frontend_in_s, lambda _: self._submit(request), ARRIVAL)
+        arrival = Alarm(self._clock, lambda _: self._submit(request), ARRIVAL)
+        arrival.set(self._queued_at(request, sent_at))
+
+    def _queued_at(self, request: Request, sent_at: float) -> float:
+        front_end = self._front_end
+        return front_end.take(sent_at, request.prompt_tokens) if front_end.takes_time else sent_at
 
 
 def _nowhere(request: Request) -> None:

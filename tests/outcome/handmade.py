@@ -95,6 +95,8 @@ def make_recorder(*, record_steps: bool = True) -> Recorder:
         recorder.scheduled_at[row] = scheduled_at
         recorder.first_token_at[row] = first_token_at
         recorder.finished_at[row] = finished_at
+        if recorder.steps is not None:
+            recorder.first_step_ended_at[row], recorder.last_step_ended_at[row] = first_token_at, finished_at
         recorder.output_tokens[row] = output_tokens
         recorder.status[row] = Status.FINISHED
     recorder.status[3] = Status.REJECTED

@@ -82,7 +82,8 @@ class SideBySide:
         outlook = self.counting.outlook()
         if outlook is None or self.in_flight:
             return None
-        num_steps = min(outlook.num_steps, max_steps)
+        num_ahead, decodes, ends_with_last_token = outlook
+        num_steps = min(num_ahead, max_steps)
         growth, num_free = self.counting.block_growth(), self.counting.kv.num_free
         ended: list[Sequence] = []
         for i in range(num_steps):
@@ -90,15 +91,15 @@ class SideBySide:
             step = self.literal.schedule()
             assert not step.admitted and not step.num_preempted
             contexts = [context + 1 for _, _, context in step.scheduled]
-            assert [num_new for _, num_new, _ in step.scheduled] == [1] * outlook.decodes.count
-            assert sum(contexts) == outlook.decodes.sum_context + i * len(contexts)
-            assert max(contexts) == outlook.decodes.max_context + i
+            assert [num_new for _, num_new, _ in step.scheduled] == [1] * decodes.count
+            assert sum(contexts) == decodes.sum_context + i * len(contexts)
+            assert max(contexts) == decodes.max_context + i
             num_free -= growth[i % len(growth)]
             assert len(self.literal.pool.free) == num_free
             ended = self.literal.process_output(step)
         finishing = self.counting.advance(num_steps)
         assert self.counting.kv.num_free == num_free
-        assert bool(ended) == (outlook.ends_with_last_token and num_steps == outlook.num_steps)
+        assert bool(ended) == (ends_with_last_token and num_steps == num_ahead)
         self.counting.finish(finishing)
         self._compare_ended(finishing, ended)
         return list(finishing)

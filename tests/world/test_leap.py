@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import ToyStepModel
 
+from simllm.hwmodels.power import PowerLimit
 from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Spec
 from simllm.sim.request import ContentRun
 from simllm.sim.workload.demand import Demand
@@ -39,6 +40,8 @@ MODELS = st.sampled_from(
         ToyStepModel(base_s=ODD_S),
         ToyStepModel(base_s=ODD_S, token_s=0.0007, decode_s=0.0003, context_s=1.3e-5),
         ToyStepModel(base_s=ODD_S, token_s=0.0007, context_s=2.1e-5, knot=150),
+        ToyStepModel(base_s=ODD_S, token_s=0.0007, context_s=1.3e-5, launch_s=math.pi / 130),
+        ToyStepModel(base_s=ODD_S, token_s=0.0007, context_s=1.3e-5, launch_s=math.pi / 250, limited=0.3),
     ]
 )
 
@@ -72,6 +75,7 @@ def split_content(num_tokens: int, family: int, shared: int) -> tuple[ContentRun
     caches=st.booleans(),
     num_replicas=st.sampled_from([1, 1, 2]),
     frontend_s=st.sampled_from([(0.0, 0.0), (0.0013, 0.0004)]),
+    launches_in_thread=st.booleans(),
 )
 def test_a_leaping_run_gives_the_rows_of_a_plain_run(
     demand: Demand,
@@ -81,6 +85,7 @@ def test_a_leaping_run_gives_the_rows_of_a_plain_run(
     caches: bool,
     num_replicas: int,
     frontend_s: tuple[float, float],
+    launches_in_thread: bool,
 ) -> None:
     plain, leaping = (
         play(
@@ -91,6 +96,9 @@ def test_a_leaping_run_gives_the_rows_of_a_plain_run(
             caches=caches,
             num_replicas=num_replicas,
             frontend_s=frontend_s,
+            power=PowerLimit(0.77, 0.12, 0.05, 0.24, 0.4),
+            launches_in_thread=launches_in_thread,
+            schedule_s=0.0017,
             leaps=leaps,
             checks_blocks=True,
         )[0]
@@ -101,3 +109,17 @@ def test_a_leaping_run_gives_the_rows_of_a_plain_run(
     assert leaping.gaps.count == plain.gaps.count
     np.testing.assert_allclose(leaping.gaps.mean_s(), plain.gaps.mean_s(), rtol=1e-9)
     assert leaping.reasons == plain.reasons
+
+
+def test_a_step_that_preempts_does_not_count_who_came_after_its_decision() -> None:
+    # Step 38 is decided when step 36 ends and must preempt; the last request comes while step 37 runs.
+    at, prompts, outputs = [0, 0, 0.125, 0.5, 0.5, 0.578125], [32, 56, 21, 14, 14, 1], [38, 18, 29, 4, 4, 1]
+    demand = make_demand(list(zip(at, prompts, outputs, strict=True)))
+    spec = VllmV1Spec(max_num_seqs=8, max_num_batched_tokens=64, scheduler_reserve_full_isl=False)
+    model = ToyStepModel(base_s=ODD_S, token_s=0.0007, decode_s=0.0003, context_s=1.3e-5)
+    plain, leaping = (
+        step_rows(play(demand, spec=spec, model=model, num_blocks=40, leaps=leaps)[0])
+        for leaps in (False, True)
+    )
+    np.testing.assert_allclose(leaping, plain, rtol=1e-9, atol=1e-9)
+    assert plain[37, 10:12].tolist() == [1, 1]  # waiting: the one preempted

@@ -67,8 +67,12 @@ class KvCache(Protocol):
         """Returns the longest cached prefix of the request. Does not modify the cache."""
         ...
 
-    def admit(self, live: LiveRequest, hit: PrefixHit) -> None:
-        """Gives the request the blocks of `hit`, which came from `lookup` just before."""
+    def admit(self, live: LiveRequest, hit: PrefixHit, num_tokens: int) -> None:
+        """Gives the request the blocks of its first `num_tokens` tokens, which the step computes.
+
+        hit: what `lookup` just found; the blocks beyond it are taken as `take` does, and noted as
+        `computed` does.
+        """
         ...
 
     def take(self, num_blocks: int) -> None:

@@ -22,8 +22,11 @@ class PlainKvCache:
         """Returns no hit: nothing is cached."""
         return NO_HIT
 
-    def admit(self, live: LiveRequest, hit: PrefixHit) -> None:
-        """Does nothing: there is no hit to take."""
+    def admit(self, live: LiveRequest, hit: PrefixHit, num_tokens: int) -> None:
+        """Takes the blocks of the first `num_tokens` tokens."""
+        self.num_free -= -(-num_tokens // self.block_size)
+        if self.num_free < 0:
+            raise InvariantError(f"took the blocks of {num_tokens} tokens, {-self.num_free} too many")
 
     def take(self, num_blocks: int) -> None:
         """Takes free blocks."""
@@ -36,7 +39,7 @@ class PlainKvCache:
 
     def release(self, live: LiveRequest, *, is_finished: bool) -> None:
         """Frees the request's blocks."""
-        self.num_free += num_blocks_for(live.num_computed, self.block_size)
+        self.num_free += -(-live.num_computed // self.block_size)
 
     def check(self, holders: Iterable[tuple[LiveRequest, int]]) -> None:
         """Raises: InvariantError unless held and free blocks add up to all blocks."""

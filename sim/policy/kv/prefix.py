@@ -106,8 +106,8 @@ class PrefixKvCache:
                 break
         return PrefixHit(found, num_free, path)
 
-    def admit(self, live: LiveRequest, hit: PrefixHit) -> None:
-        """Gives the request the blocks of `hit` and counts the look-up."""
+    def admit(self, live: LiveRequest, hit: PrefixHit, num_tokens: int) -> None:
+        """Gives the request the blocks of `hit`, counts the look-up, and takes what else it computes."""
         node: PrefixNode | None = None
         for found, used in hit.path:
             node = found if used == found.num_blocks else self._split(found, used)
@@ -120,6 +120,8 @@ class PrefixKvCache:
         live.num_cached_blocks = hit.num_blocks
         if not live.num_preemptions:
             self._count(live, hit.num_blocks)
+        self.take(num_blocks_for(num_tokens, self.block_size) - hit.num_blocks)
+        self.computed(live, num_tokens)
 
     def take(self, num_blocks: int) -> None:
         """Takes free blocks, evicting the least recently released content."""

@@ -12,7 +12,7 @@ commits them many at a time by `advance`, with the same result as that many call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ....hwmodels.step import DecodeGroup
 from ...request import Request
@@ -20,20 +20,12 @@ from ..batch import Batch
 from ..kv.blocks import KvCache
 from ..live_request import LiveRequest
 
+Outlook = tuple[int, DecodeGroup, bool]
+"""Steps of nothing but decodes that come next, whatever happens short of an arrival or an output.
 
-class Outlook(NamedTuple):
-    """Steps of nothing but `decodes` that come next, whatever happens short of an arrival or an output.
-
-    decodes: as in the first of them. ends_with_last_token: someone gets the last token in the last of
-    them; else it is for want of blocks that they are not more. num_running, num_waiting: requests with and
-    without a slot all the while.
-    """
-
-    num_steps: int
-    decodes: DecodeGroup
-    ends_with_last_token: bool
-    num_running: int
-    num_waiting: int
+How many steps; the decodes, as in the first of them; and whether someone gets the last token in the last
+of them, else it is for want of blocks that they are not more.
+"""
 
 
 class Scheduler(Protocol):

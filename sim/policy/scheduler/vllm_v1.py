@@ -12,59 +12,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
-
-from pydantic import Field, model_validator
 
 from ....hwmodels.step import Chunk, DecodeGroup
 from ...request import Request
-from ...spec import Spec
 from ..batch import Batch
 from ..decode_set import DecodeSet
 from ..kv.blocks import KvCache, num_blocks_for
 from ..live_request import LiveRequest
 from .base import Outlook
+from .chunk_plan import Prefill, share_budget
+from .vllm_v1_spec import VllmV1Spec
 
+__all__ = ["VllmV1Scheduler", "VllmV1Spec"]
 
-class VllmV1Spec(Spec):
-    """vLLM V1's scheduler settings, by vLLM's names and with its defaults for large GPUs."""
+_Requests = Sequence[LiveRequest]
 
-    kind: Literal["vllm_v1"] = "vllm_v1"
-    max_num_batched_tokens: int = Field(8192, ge=1, description="Token budget of one step.")
-    max_num_seqs: int = Field(1024, ge=1, description="Requests that may run at once.")
-    max_model_len: int | None = Field(
-        None, ge=2, description="Longest prompt plus answer; by default what the model allows."
-    )
-    enable_chunked_prefill: bool = Field(True, description="Split prompts over steps.")
-    long_prefill_token_threshold: int = Field(
-        0, ge=0, description="Most tokens of one prompt in one step; 0 for no limit."
-    )
-    scheduler_reserve_full_isl: bool = Field(
-        True, description="Admit a request only if its whole current sequence fits into the free blocks."
-    )
-    watermark: float = Field(
-        0.0, ge=0, lt=1, description="Share of blocks that admissions leave free while others run."
-    )
-    async_scheduling: bool = Field(
-        True, description="Schedule a step while the one before runs: two steps in flight."
-    )
-
-    @model_validator(mode="after")
-    def _budget_covers_decodes(self) -> VllmV1Spec:
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError(
-                f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
-                f"({self.max_num_seqs}), so that every running request can decode in every step"
-            )
-        return self
-
-
-class _Prefill(NamedTuple):
-    """A chunk of this step: `num_tokens` of `live` after `context` computed ones."""
-
-    live: LiveRequest
-    num_tokens: int
-    context: int
+_new = tuple.__new__  # named tuples without the Python call of their own constructors
 
 
 class VllmV1Scheduler:
@@ -72,15 +35,18 @@ class VllmV1Scheduler:
 
     def __init__(self, spec: VllmV1Spec, *, kv: KvCache, max_model_len: int) -> None:
         self.kv = kv
-        self._spec = spec
-        self._max_model_len = max_model_len
+        self._budget = spec.max_num_batched_tokens
+        self._max_num_seqs = spec.max_num_seqs
+        self._is_chunked = spec.enable_chunked_prefill
+        self._threshold = spec.long_prefill_token_threshold
+        self._reserves_all = spec.scheduler_reserve_full_isl
         # vLLM takes the share of all blocks, its null block included.
-        chunk_limit = spec.long_prefill_token_threshold or max_model_len
-        is_split = spec.enable_chunked_prefill or chunk_limit <= spec.max_num_batched_tokens
-        # vLLM refuses to start with whole prompts unless max_num_batched_tokens covers max_model_len.
-        self._longest_prefill = max_model_len if is_split else spec.max_num_batched_tokens
-        # vLLM takes the share of all blocks, the null block included.
         self._watermark_blocks = int(spec.watermark * (kv.num_blocks + 1))
+        self._max_model_len = max_model_len
+        # vLLM refuses to start with whole prompts unless max_num_batched_tokens covers max_model_len.
+        is_split = self._is_chunked or (self._threshold or max_model_len) <= self._budget
+        longest_prefill = max_model_len if is_split else self._budget
+        self._most_tokens = min(longest_prefill, kv.num_blocks * kv.block_size)
         self.step = 0
         self._waiting: deque[LiveRequest] = deque()
         self._running: dict[LiveRequest, None] = {}  # in the order of admission
@@ -111,27 +77,33 @@ class VllmV1Scheduler:
         num_output_tokens = min(request.output_tokens, room)
         # The last token is sampled, but its KV is never computed.
         longest = prompt_tokens + num_output_tokens - 1
-        if longest > self.kv.num_blocks * self.kv.block_size:
-            return "exceeds_kv_cache"
-        if longest > self._longest_prefill:
-            return "exceeds_token_budget"
+        if longest > self._most_tokens:
+            kv = self.kv
+            fits = longest <= kv.num_blocks * kv.block_size
+            return "exceeds_token_budget" if fits else "exceeds_kv_cache"
         self._waiting.append(LiveRequest(request, num_output_tokens))
         self._is_blocked = False
         return None
 
     def schedule(self) -> Batch | None:
         """Decides the next step: running requests first, then admissions unless someone was preempted."""
-        step, decodes = self.step + 1, self._decodes
-        rejoined = self._stalled
-        for live in self._joining:
-            decodes.join(live, step)
-        for live in rejoined:
-            decodes.join(live, step)
-        self._joining, self._stalled = [], []
+        step, decodes, kv = self.step + 1, self._decodes, self.kv
+        rejoined: _Requests = ()
+        if self._stalled:
+            rejoined, self._stalled = self._stalled, []
+        if self._joining or rejoined:
+            for live in (*self._joining, *rejoined):
+                decodes.join(live, step)
+            self._joining = []
         self._is_blocked = False
         prefills = self._plan_chunks(step) if self._prefilling else []
-        has_preempted = self._allocate_running(step, prefills)
-        admitted: list[LiveRequest] = []
+        has_preempted = False
+        needed = decodes.block_needs[step % kv.block_size]
+        if prefills or needed > kv.num_free:
+            has_preempted = self._allocate_running(step, prefills)
+        elif needed:
+            kv.take(needed)
+        admitted: _Requests = ()
         if self._waiting and not has_preempted:
             admitted = self._admit(prefills)
         if not prefills and not decodes.count:
@@ -141,21 +113,14 @@ class VllmV1Scheduler:
 
     def outlook(self) -> Outlook | None:
         """Returns the decode-only steps that come next, None while someone prefills or may be admitted."""
-        if self._prefilling or self._stalled or (self._waiting and not self._is_blocked):
+        if (self._waiting and not self._is_blocked) or self._prefilling or self._stalled:
             return None
-        decodes, first = self._decodes, self.step + 1
-        for live in self._joining:
-            decodes.join(live, first)
-        self._joining = []
-        if not decodes.count:
-            return None
-        until_final = decodes.next_final_step() - first + 1
-        num_steps = decodes.steps_within(first, self.kv.num_free, until_final)
-        if not num_steps:
-            return None
-        ends_with_last_token = num_steps == until_final
-        group = decodes.group(first)
-        return Outlook(num_steps, group, ends_with_last_token, len(self._running), len(self._waiting))
+        decodes, step = self._decodes, self.step
+        if self._joining:
+            for live in self._joining:
+                decodes.join(live, step + 1)
+            self._joining = []
+        return decodes.ahead(step, self.kv.num_free)
 
     def decodes(self) -> DecodeGroup:
         """Returns the decodes that the next step would hold."""
@@ -168,17 +133,16 @@ class VllmV1Scheduler:
 
     def advance(self, num_steps: int) -> Sequence[LiveRequest]:
         """Commits decode-only steps; returns who gets the last token in the last of them."""
-        num_blocks = self._decodes.blocks_for_steps(self.step + 1, num_steps)
+        decodes, step = self._decodes, self.step
+        num_blocks = decodes.blocks_for_steps(step + 1, num_steps)
         if num_blocks:
             self.kv.take(num_blocks)
-        self.step += num_steps
-        return self._decodes.pop_final(self.step)
+        self.step = step = step + num_steps
+        return decodes.pop_final(step) if decodes.next_final == step else ()
 
     def block_growth(self) -> tuple[int, ...]:
         """Returns the blocks that each coming step takes while only today's decodes go on."""
-        needs = self._decodes.block_needs
-        first = (self.step + 1) % len(needs)
-        return (*needs[first:], *needs[:first])
+        return self._decodes.growth(self.step + 1)
 
     def finish(self, finished: Sequence[LiveRequest]) -> None:
         """Frees slots and blocks; who was preempted after the last token has none any more."""
@@ -195,36 +159,23 @@ class VllmV1Scheduler:
             for live in self._running
         )
 
-    def _plan_chunks(self, step: int) -> list[_Prefill]:
-        """Shares the budget among running requests in order and returns the prefills' chunks."""
-        budget, threshold = self._spec.max_num_batched_tokens, self._spec.long_prefill_token_threshold
-        lacking = [live.num_tokens - live.num_computed for live in self._prefilling]
-        wanted = [min(n, threshold) if threshold else n for n in lacking]
-        is_last = next(reversed(self._running)) is self._prefilling[0]
-        if is_last or self._decodes.count + sum(wanted) <= budget:
-            left = budget - self._decodes.count
-            sizes = [min(wanted[0], left)] if is_last else wanted
-            chunks = zip(self._prefilling, sizes, strict=True)
-            return [_Prefill(live, size, live.num_computed) for live, size in chunks if size]
-        return self._plan_in_order(dict(zip(self._prefilling, wanted, strict=True)), step)
-
-    def _plan_in_order(self, wanted: dict[LiveRequest, int], step: int) -> list[_Prefill]:
-        """Walks the running requests one by one: a chunk before them may use up decodes' budget."""
-        budget = self._spec.max_num_batched_tokens
-        prefills: list[_Prefill] = []
-        for live in self._running:
-            size = min(wanted.get(live, 1 if live.is_decoding else 0), budget)
-            budget -= size
-            if live in wanted and size:
-                prefills.append(_Prefill(live, size, live.num_computed))
-            elif live.is_decoding and not size:
-                self._stalled.append(live)
+    def _plan_chunks(self, step: int) -> list[Prefill]:
+        """Shares the budget among running requests and returns the prefills' chunks."""
+        running, prefilling = self._running, self._prefilling
+        prefills, self._stalled = share_budget(
+            running,
+            prefilling,
+            num_decodes=self._decodes.count,
+            budget=self._budget,
+            threshold=self._threshold,
+            is_newest=next(reversed(running)) is prefilling[0],
+        )
         for live in self._stalled:
             self._decodes.leave(live, step)
         self._paused += self._stalled
         return prefills
 
-    def _allocate_running(self, step: int, prefills: list[_Prefill]) -> bool:
+    def _allocate_running(self, step: int, prefills: list[Prefill]) -> bool:
         """Takes the blocks of the running requests; returns whether it had to preempt the newest ones."""
         decodes, kv = self._decodes, self.kv
         num_preempted = self._num_preempted
@@ -243,7 +194,7 @@ class VllmV1Scheduler:
             kv.computed(live, live.num_computed)
         return self._num_preempted > num_preempted
 
-    def _preempt(self, step: int, prefills: list[_Prefill]) -> None:
+    def _preempt(self, step: int, prefills: list[Prefill]) -> None:
         victim, _ = self._running.popitem()
         victim.num_preemptions += 1
         self._num_preempted += 1
@@ -254,7 +205,7 @@ class VllmV1Scheduler:
             self._stalled.remove(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
-            prefills[:] = [prefill for prefill in prefills if prefill.live is not victim]
+            prefills[:] = [prefill for prefill in prefills if prefill[0] is not victim]
         self.kv.release(victim, is_finished=False)
         victim.num_lost_tokens = max(victim.num_lost_tokens, victim.num_computed)
         victim.num_computed = 0
@@ -262,106 +213,88 @@ class VllmV1Scheduler:
             # Otherwise its last token is on its way: it ends without ever running again.
             self._waiting.appendleft(victim)
 
-    def _admit(self, prefills: list[_Prefill]) -> list[LiveRequest]:
+    def _admit(self, prefills: list[Prefill]) -> list[LiveRequest]:
         """Admits from the head of the queue while budget, slots and blocks last; never out of turn."""
-        spec, kv, waiting, running = self._spec, self.kv, self._waiting, self._running
-        threshold, size = spec.long_prefill_token_threshold, kv.block_size
+        kv, waiting, running, threshold = self.kv, self._waiting, self._running, self._threshold
+        size = kv.block_size
         admitted: list[LiveRequest] = []
-        budget = spec.max_num_batched_tokens - self._decodes.count
-        for prefill in prefills:
-            budget -= prefill.num_tokens
-        while waiting and budget > 0 and len(running) < spec.max_num_seqs:
+        budget, slots = self._budget - self._decodes.count, self._max_num_seqs - len(running)
+        for _, num_tokens, _ in prefills:
+            budget -= num_tokens
+        while waiting and budget > 0 and slots > 0:
             live = waiting[0]
             hit = kv.lookup(live)
-            context, all_tokens = hit.num_blocks * size, live.num_tokens
+            num_hit_blocks = hit.num_blocks
+            context, all_tokens = num_hit_blocks * size, live.prompt_tokens + live.num_sampled
             num_tokens = all_tokens - context
-            if 0 < threshold < num_tokens:
+            if threshold and num_tokens > threshold:
                 num_tokens = threshold
             if num_tokens > budget:
-                if not spec.enable_chunked_prefill:
+                if not self._is_chunked:
                     break
                 num_tokens = budget
             computed = context + num_tokens
-            gate = all_tokens if spec.scheduler_reserve_full_isl else computed
-            reserve = self._watermark_blocks if running else 0
-            if -(-gate // size) - hit.num_blocks + hit.num_free_blocks + reserve > kv.num_free:
+            gate = all_tokens if self._reserves_all else computed
+            needed = -(-gate // size) - num_hit_blocks + hit.num_free_blocks
+            if needed + (self._watermark_blocks if running else 0) > kv.num_free:
                 self._is_blocked = True
                 break
-            waiting.popleft()
-            kv.admit(live, hit)
-            kv.take(-(-computed // size) - hit.num_blocks)
-            self._note_hit(live, context)
+            kv.admit(live, hit, computed)
+            if context or live.num_preemptions:
+                live.note_hit(context)
             live.num_computed = computed
-            kv.computed(live, computed)
             running[live] = None
-            prefills.append(_Prefill(live, num_tokens, context))
-            admitted.append(live)
+            prefills.append((live, num_tokens, context))
+            admitted.append(waiting.popleft())
             budget -= num_tokens
-        self._is_blocked |= len(running) == spec.max_num_seqs
+            slots -= 1
+        if not slots:
+            self._is_blocked = True
         return admitted
 
-    @staticmethod
-    def _note_hit(live: LiveRequest, num_cached_tokens: int) -> None:
-        if live.num_preemptions:
-            live.num_recomputed_tokens += max(live.num_lost_tokens - num_cached_tokens, 0)
-            live.num_lost_tokens = 0
-        else:
-            live.num_cached_tokens = num_cached_tokens
-
-    def _commit(
-        self,
-        prefills: list[_Prefill],
-        rejoined: list[LiveRequest],
-        admitted: list[LiveRequest],
-    ) -> Batch:
-        step, decodes = self.step, self._decodes
-        paused, self._paused = self._paused, []
-        num_preempted, self._num_preempted = self._num_preempted, 0
-        num_continuing = decodes.count - len(rejoined)
-        _, num_decodes, sum_context, max_context = decodes.group(step)
-        num_tokens = num_decodes
-        chunks: list[Chunk] = []
-        completing: list[LiveRequest] = []
+    def _commit(self, prefills: list[Prefill], rejoined: _Requests, admitted: _Requests) -> Batch:
+        decodes, step, kv = self._decodes, self.step, self.kv
+        num_decodes, group = decodes.count, decodes.group(step)
+        finishing = decodes.pop_final(step) if decodes.next_final == step else []
+        num_tokens, chunks, ones, completing = num_decodes, [], [], []
         for live, size, context in prefills:
             num_tokens += size
             if size > 1:
-                chunks.append(Chunk(size, context))
+                chunks.append(_new(Chunk, (size, context, 1)))
             else:
-                num_decodes, sum_context = num_decodes + 1, sum_context + context + 1
-                max_context = max(max_context, context + 1)
-            if live.num_computed == live.num_tokens:
+                ones.append(context + 1)
+            sampled = live.num_sampled
+            if context + size == live.prompt_tokens + sampled:
                 completing.append(live)
-        finishing = [*decodes.pop_final(step), *self._complete(prefills, completing)]
+                live.num_sampled = sampled = sampled + 1
+                if sampled == live.num_output_tokens:
+                    finishing.append(live)
+                else:
+                    self._joining.append(live)
+        if ones:
+            _, count, sum_context, max_context = group
+            group = DecodeGroup(1, count + len(ones), sum_context + sum(ones), max(max_context, *ones))
+        if self._prefilling or len(completing) < len(prefills):
+            done = dict.fromkeys(completing)
+            self._prefilling = [live for live in (*self._prefilling, *admitted) if live not in done]
+        paused: _Requests = ()
+        num_preempted, self._num_preempted = self._num_preempted, 0
+        if self._paused:
+            paused, self._paused = self._paused, []
         return Batch(
-            step=step,
-            chunks=tuple(chunks),
-            decodes=DecodeGroup(1, num_decodes, sum_context, max_context),
-            num_tokens=num_tokens,
-            num_sampled=num_continuing + len(rejoined) + len(completing),
-            num_continuing=num_continuing,
-            num_running=len(self._running),
-            num_waiting=len(self._waiting),
-            num_preempted=num_preempted,
-            kv_blocks_used=self.kv.num_blocks - self.kv.num_free,
-            completing=completing,
-            finishing=finishing,
-            paused=paused,
-            rejoined=rejoined,
-            admitted=admitted,
+            step,
+            tuple(chunks),
+            group,
+            num_tokens,
+            num_decodes + len(completing),
+            num_decodes - len(rejoined),
+            len(self._running),
+            len(self._waiting),
+            num_preempted,
+            kv.num_blocks - kv.num_free,
+            completing,
+            finishing,
+            paused,
+            rejoined,
+            admitted,
         )
-
-    def _complete(self, prefills: list[_Prefill], completing: list[LiveRequest]) -> list[LiveRequest]:
-        """Moves requests whose prompt is computed on to decoding; returns those that have all tokens."""
-        if not prefills:
-            return []
-        started = dict.fromkeys(self._prefilling) | {prefill.live: None for prefill in prefills}
-        finishing = []
-        for live in completing:
-            del started[live]
-            live.num_sampled += 1
-            if live.num_sampled == live.num_output_tokens:
-                finishing.append(live)
-            else:
-                self._joining.append(live)
-        self._prefilling = list(started)
-        return finishing

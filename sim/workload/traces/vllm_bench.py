@@ -93,12 +93,23 @@ def load_vllm_bench(spec: VllmBenchSpec, path: Path) -> Demand:
 
     Raises: TraceError when the file lacks what the replay needs or an item is malformed.
     """
-    result = BenchResult(path, spec.num_requests)
+    return demand_of(BenchResult(path, spec.num_requests), spec)
+
+
+def demand_of(result: BenchResult, spec: VllmBenchSpec, start_times: FloatColumn | None = None) -> Demand:
+    """Returns the requests of a result that was read; `start_times` [s] stand in for the file's.
+
+    Raises: TraceError as `load_vllm_bench` does.
+    """
     prompts = result.counts("input_lens")
     num_clients = _num_clients(spec, result)
+    if num_clients is not None:
+        start_times = _closed_loop_starts(result, num_clients)
+    elif start_times is None:
+        start_times = result.start_times()
     failed = f"{result.num_failed} requests that failed when recorded are left out"
     return Demand(
-        result.start_times() if num_clients is None else _closed_loop_starts(result, num_clients),
+        start_times,
         prompts,
         result.counts("output_lens"),
         contents=_contents(result, prompts),
@@ -123,7 +134,7 @@ def _closed_loop_starts(result: BenchResult, num_clients: int) -> FloatColumn:
     """Returns when each row may be sent at the earliest [s]: clients begin as they did when recorded."""
     starts = np.zeros(len(result.rows))
     if num_clients == result.num_clients and "start_times" in result.scalars:
-        starts[:num_clients] = result.start_times()[:num_clients]
+        starts[:num_clients] = np.sort(result.start_times()[:num_clients])
         starts[num_clients:] = starts[:num_clients].max()
     return starts
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from .cli_fit_engine import fit_engine_command
+from .cli_ops import ops as ops_command
+from .cli_validate import validate as validate_command
 from .errors import USER_ERROR_EXIT_CODE, SimllmError
 from .sim.outcome.console import benchmark_block, speed_line
-from .sim.outcome.files import check_output_folder, write_text_whole
+from .sim.outcome.files import check_output_folder
 from .sim.outcome.progress import ProgressBar
 from .sim.run import prepare, simulate_prepared
 from .sim.scenario import Scenario, load_scenario
-from .sim.validate import mean_absolute, validate_run
-from .sim.validate.policy_check import check_policy
-from .sim.validate.tables import validation_tables
 from .sim.workload.build import build_demand
 from .sim.workload.workload_file import write_demand
 from .version import __version__
@@ -40,13 +38,6 @@ SetOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Override the scenario's seed.")]
-
-
-class StepTimes(StrEnum):
-    """Where `validate` takes the times of steps from."""
-
-    PREDICTED = "predicted"
-    RECORDED = "recorded"
 
 
 def _show_version(is_asked: bool) -> None:
@@ -115,48 +106,22 @@ def workload(
     typer.echo(f"{output}: {len(demand)} requests", err=True)
 
 
-@app.command()
-def validate(
-    bench: Annotated[
-        list[Path],
-        typer.Option("--bench", metavar="FILE", help="A detailed result of `vllm bench serve`. Repeatable."),
-    ],
-    steps: Annotated[
-        list[Path] | None,
-        typer.Option("--steps", metavar="FILE", help="The engine's record of its steps, one per --bench."),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Simulate on this device or profile instead of the file's GPU.")
-    ] = None,
-    step_times: Annotated[
-        StepTimes,
-        typer.Option(help="recorded: feed in the recorded step times and compare the batches instead."),
-    ] = StepTimes.PREDICTED,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the errors as JSON, too.")
-    ] = None,
-) -> None:
-    """Replay what a real engine did and print how far off the simulation is, metric by metric.
+validate = app.command()(validate_command)
+ops = app.command()(ops_command)
+fit_engine = app.command("fit-engine")(fit_engine_command)
 
-    Errors are simulated / measured - 1. TTFT, TPOT, ITL and E2EL are those of `vllm bench serve`.
-    """
-    if steps and len(steps) != len(bench):
-        raise SimllmError(f"--steps: give one file for each --bench ({len(bench)}), got {len(steps)}")
-    records = dict(zip(bench, steps or (), strict=bool(steps)))
-    if step_times is StepTimes.RECORDED:
-        if not records:
-            raise SimllmError("--step-times recorded: give the engine's steps with --steps")
-        for path, record in records.items():
-            typer.echo(check_policy(path, record).describe())
-        return
-    runs = [validate_run(path, device=profile, steps_path=records.get(path)) for path in bench]
-    Console(width=120).print(*validation_tables(runs), sep="\n")
-    if json_path is not None:
-        report = {
-            "runs": [run.as_dict() for run in runs],
-            "summary": mean_absolute([run.run for run in runs]),
-        }
-        write_text_whole(json_path, json.dumps(report, indent=2) + "\n")
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": [],
+    },
+)  # fmt: skip
+def calibrate(context: typer.Context) -> None:
+    """Measure this machine's GPU and fit a profile; `simllm calibrate -h` shows its commands."""
+    # Fitting and measuring load what no other command needs, so only this one pays for it.
+    from .calibrate.command import app as calibrate_app
+
+    calibrate_app(args=context.args, prog_name="simllm calibrate")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MIB, GIB = 2**20, 2**30
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 US = 1e-6
 MS_PER_S = 1e3
 

@@ -88,6 +88,8 @@ def _type(value: Schema, parts: Schema) -> str:
         return ", ".join(f"`{choice}`" for choice in value["enum"])
     if value["type"] == "array":
         return f"list of {_type(value['items'], parts)}"
+    if value["type"] == "object":
+        return f"names to {_type(value['additionalProperties'], parts)}"
     return " ".join([_WORDS[value["type"]], *_bounds(value)])
 
 

@@ -85,7 +85,7 @@ def test_the_readme_asks_the_questions_of_the_scenarios() -> None:
 def test_the_commands_of_the_readme_are_valid() -> None:
     shell = "\n".join(blocks("README.md", "sh"))
     commands = re.findall(r"simllm (?:run|workload) (\S+)(?: --set (\S+))?", shell)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for name, override in commands:
         load_scenario(name, [override] if override else [])
     targets = re.findall(r"^make (\w+)", shell, re.MULTILINE)

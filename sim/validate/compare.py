@@ -2,141 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workload.traces.vllm_bench import BenchResult
+from ...errors import SimllmError
+from ...units import MS_PER_S
+from ..outcome.results import Result
+from .cold import ColdStep, hit_by, without_stalls
+from .measured import STATISTICS, MeasuredRun, statistics
 
-Floats = NDArray[np.float64]
-STATISTICS = ("mean", "p50", "p90", "p99")
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 THROUGHPUTS = ("output_throughput", "request_throughput")
+_SUMMARY = {"mean": "mean", "p50": "median", "p90": "p90", "p99": "p99"}
+
+ByMetric = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class RunErrors:
-    """How far a simulated run is off a measured one.
+class Count:
+    """A number of things on both sides; measured is None where it was not recorded."""
 
-    latency: metric -> statistic -> simulated / measured - 1. throughput likewise. measured: the values that
-    were compared with, in ms and per second. prefix_hit_tokens: (simulated, measured).
-    waiting_share: share of the simulated busy time with requests waiting for admission; saturation: what
-    that means.
+    simulated: int
+    measured: int | None
+
+    @property
+    def error(self) -> float | None:
+        """simulated / measured - 1; 0 if both are 0, None if nothing can be said."""
+        if self.measured is None or (self.measured == 0 and self.simulated > 0):
+            return None
+        return self.simulated / self.measured - 1 if self.measured else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One run on both sides.
+
+    measured, simulated: latency -> statistic [ms], and throughputs [1/s]. errors: simulated / measured - 1
+    of each. num_compared: requests in the statistics, those that finished in the simulation and that no
+    cold step hit.
     """
 
-    file: str
     num_requests: int
-    latency: dict[str, dict[str, float]]
-    throughput: dict[str, float]
-    measured: dict[str, dict[str, float]]
-    prefix_hit_tokens: tuple[int, int]
-    num_preemptions: int
-    waiting_share: float
-    saturation: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the errors as plain values for JSON."""
-        return {
-            "file": self.file,
-            "num_requests": self.num_requests,
-            "errors": {**self.latency, **self.throughput},
-            "measured": self.measured,
-            "prefix_hit_tokens": {
-                "simulated": self.prefix_hit_tokens[0],
-                "measured": self.prefix_hit_tokens[1],
-            },
-            "num_preemptions": {"simulated": self.num_preemptions},
-            "saturation": {"verdict": self.saturation, "waiting_share": self.waiting_share},
-        }
-
-
-def measured_statistics(bench: BenchResult) -> dict[str, dict[str, float]]:
-    """Returns mean, p50, p90 and p99 [ms] of each latency, from the per-request arrays where they suffice.
-
-    ITL is taken from the file's scalars: its lists leave out the gaps of long answers.
-    """
-    ttft, e2el = _seconds(bench, "ttfts"), _seconds(bench, "latencies")
-    outputs = np.array(bench.items("output_lens"), dtype=np.float64)
-    several = outputs > 1
-    tpot = (e2el - ttft)[several] / (outputs[several] - 1)
-    found = {"ttft": statistics(ttft * 1e3), "tpot": statistics(tpot * 1e3), "e2el": statistics(e2el * 1e3)}
-    names = {"mean": "mean", "p50": "median", "p90": "p90", "p99": "p99"}
-    itl = {ours: bench.scalars.get(f"{theirs}_itl_ms") for ours, theirs in names.items()}
-    found["itl"] = {name: float(value) for name, value in itl.items() if value is not None}
-    return found
-
-
-def statistics(values: Floats) -> dict[str, float]:
-    """Returns mean and percentiles; nothing for no values."""
-    if not len(values):
-        return {}
-    percentiles = np.percentile(values, (50, 90, 99))
-    return dict(zip(STATISTICS, (float(values.mean()), *percentiles.tolist()), strict=True))
-
-
-def simulated_statistics(summary: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Returns the same statistics [ms] from a run's summary."""
-    names = {"mean": "mean", "p50": "median", "p90": "p90", "p99": "p99"}
-    return {
-        metric: {ours: summary[f"{theirs}_{metric}_ms"] for ours, theirs in names.items()}
-        for metric in LATENCIES
-    }
+    num_compared: int
+    measured: ByMetric
+    simulated: ByMetric
+    errors: ByMetric
+    measured_throughput: dict[str, float]
+    simulated_throughput: dict[str, float]
+    throughput_errors: dict[str, float]
+    prefix_hit_tokens: Count
+    num_preemptions: Count
 
 
 def compare(
-    path: Path, bench: BenchResult, summary: dict[str, Any], *, num_hit_tokens: int, waiting_share: float
-) -> RunErrors:
-    """Returns the errors of a simulated run against the file that it replays."""
-    measured, simulated = measured_statistics(bench), simulated_statistics(summary)
-    latency = {
-        metric: {
-            name: value / measured[metric][name] - 1
-            for name, value in simulated[metric].items()
-            if value is not None and measured[metric].get(name)
-        }
-        for metric in LATENCIES
+    run: MeasuredRun,
+    result: Result,
+    cold: Sequence[ColdStep],
+    *,
+    num_preemptions: int | None,
+    is_closed: bool,
+) -> Compared:
+    """Returns the errors of a simulated run against the measured one that it replays.
+
+    Requests that a cold step hit are left out on both sides; if that were all of them, all count, less what
+    the cold steps took too long. By as much the duration of a closed loop is shortened, where everything
+    after a cold step came later.
+    """
+    summary, requests = result.summary(), result.requests
+    is_finished = requests["status"].to_numpy() == "finished"
+    kept = is_finished & ~hit_by(cold, run)
+    if not kept.any():
+        run, kept = without_stalls(cold, run), is_finished
+    simulated = {
+        metric: statistics(requests[f"{metric}_ms"].to_numpy(dtype=np.float64)[kept])
+        for metric in ("ttft", "tpot", "e2el")
     }
-    throughput = {name: summary[name] / bench.scalars[name] - 1 for name in THROUGHPUTS}
-    cached = sum(bench.items("cached_tokens")) if "cached_tokens" in bench.scalars else 0
-    return RunErrors(
-        file=str(path),
-        num_requests=len(bench.rows),
-        latency=latency,
-        throughput=throughput,
+    simulated["itl"] = _summary_itl(summary) if kept.all() else _pooled_itl(result, kept)
+    measured = measured_statistics(run, kept)
+    throughput = _throughput(run, cold if is_closed else ())
+    cached = None if run.cached_tokens is None else int(run.cached_tokens.sum())
+    return Compared(
+        num_requests=len(kept),
+        num_compared=int(kept.sum()),
         measured=measured,
-        prefix_hit_tokens=(num_hit_tokens, cached),
-        num_preemptions=summary["preempted"],
-        waiting_share=waiting_share,
-        saturation=saturation(waiting_share, is_closed=bench.num_clients is not None),
+        simulated=simulated,
+        errors={metric: _errors(simulated[metric], measured[metric]) for metric in LATENCIES},
+        measured_throughput=throughput,
+        simulated_throughput={name: summary[name] or 0.0 for name in THROUGHPUTS},
+        throughput_errors={name: (summary[name] or 0.0) / throughput[name] - 1 for name in THROUGHPUTS},
+        prefix_hit_tokens=Count(summary["cached_tokens"], cached),
+        num_preemptions=Count(summary["num_preemptions"], num_preemptions),
     )
 
 
-def saturation(waiting_share: float, *, is_closed: bool) -> str:
-    """Returns whether the load was what the engine could carry, in words.
+def _throughput(run: MeasuredRun, cold: Sequence[ColdStep]) -> dict[str, float]:
+    """Returns the measured throughputs, over the duration without what the cold steps took too long."""
+    duration_s = run.duration_s - sum(step.excess_s for step in cold)
+    return {name: getattr(run, name) * run.duration_s / duration_s for name in THROUGHPUTS}
 
-    In a closed loop requests only wait if there are more clients than slots.
+
+def measured_statistics(run: MeasuredRun, kept: NDArray[np.bool_]) -> ByMetric:
+    """Returns mean, p50, p90 and p99 [ms] of each latency over the requests that are `kept`.
+
+    ITL pools all gaps; where some are left out of the file, it is the file's own figure for all requests,
+    and none if not all requests are kept.
     """
-    if waiting_share > 0.5:
-        return "saturated"
-    if waiting_share > 0.1:
-        return "near saturation"
-    return "closed loop" if is_closed else "below saturation"
+    found = {
+        "ttft": statistics(run.ttft_s[kept] * MS_PER_S),
+        "tpot": statistics(run.tpot_s[kept] * MS_PER_S),
+        "e2el": statistics(run.e2el_s[kept] * MS_PER_S),
+    }
+    if run.itls is not None:
+        gaps = [own for own, is_kept in zip(run.itls, kept, strict=True) if is_kept]
+        found["itl"] = statistics(np.concatenate([np.empty(0), *gaps]) * MS_PER_S)
+    else:
+        found["itl"] = dict(run.scalar_itl) if kept.all() else {}
+    return found
 
 
-def mean_absolute(runs: list[RunErrors]) -> dict[str, float]:
-    """Returns the mean of the absolute errors over runs, by metric and statistic."""
-    collected: dict[str, list[float]] = {}
-    for run in runs:
-        for name, error in run.throughput.items():
-            collected.setdefault(name, []).append(abs(error))
-        for metric, errors in run.latency.items():
-            for name, error in errors.items():
-                collected.setdefault(f"{metric}_{name}", []).append(abs(error))
-    return {name: float(np.mean(errors)) for name, errors in collected.items()}
+def _summary_itl(summary: dict[str, Any]) -> dict[str, float]:
+    found = {ours: summary[f"{theirs}_itl_ms"] for ours, theirs in _SUMMARY.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _seconds(bench: BenchResult, name: str) -> Floats:
-    return np.array(bench.items(name), dtype=np.float64)
+def _pooled_itl(result: Result, kept: NDArray[np.bool_]) -> dict[str, float]:
+    """Returns the statistics of the gaps of some requests; nothing where token times are not known."""
+    try:
+        gaps = [result.itls(int(row)) for row in np.flatnonzero(kept)]
+    except SimllmError:
+        return {}
+    return statistics(np.concatenate([np.empty(0), *gaps]) * MS_PER_S)
+
+
+def _errors(simulated: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
+    shared = (name for name in STATISTICS if name in simulated and measured.get(name))
+    return {name: simulated[name] / measured[name] - 1 for name in shared}

@@ -216,9 +216,9 @@ def _silu_mul(state: State) -> None:
 
 
 def _cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    batched = (rows.transpose(0, 1)[None] for rows in (q, k, v))
+    q, k, v = (rows.transpose(0, 1)[None] for rows in (q, k, v))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.CUDNN_ATTENTION):
-        out = functional.scaled_dot_product_attention(*batched, is_causal=True, enable_gqa=True)
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 

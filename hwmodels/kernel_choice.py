@@ -77,6 +77,11 @@ class KernelChoice:
         pairs = (part.partition("=") for part in text.split(",") if part.strip())
         return cls.mixed({op.strip(): implementation.strip() for op, _, implementation in pairs})
 
+    def replaced(self, op: str, implementation: str) -> KernelChoice:
+        """Returns the choice with another implementation of one op, as it was measured."""
+        ratios = {name: ratio for name, ratio in self.ratios.items() if name != op}
+        return KernelChoice({**self.implementations, op: implementation}, ratios)
+
     def implementation(self, op: str) -> str:
         """Returns whose kernel runs an op."""
         return self.implementations.get(op, OURS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import SimllmError
+from .attention_algorithms import OLDER, AttentionImpl, OlderPrefill
 from .attention_cost import DecodeAttention, DecodeCost, PrefillAttention, PrefillCost
 from .calibrated_attention import CalibratedDecode, CalibratedPrefill
 from .calibration import Calibration
@@ -90,10 +91,12 @@ class RooflineStepModel:
         overhead: EngineOverhead | None = None,
         efficiency: Efficiency | None = None,
         calibration: Calibration | None = None,
+        attention_impl: AttentionImpl = "fa3",
     ) -> None:
         """`cuda_graph`: the sizes that `decode_line` pads to; None if every step launches eagerly.
 
-        calibration: measured kernels; None prices all of them by the roofline.
+        calibration: measured kernels; None prices all of them by the roofline. attention_impl: the algorithm
+        of prompts' attention; which kernel of a calibration stands for `fa2` and `fa3` is its choice.
 
         Raises: SimllmError for parallelism other than TP, shapes that TP does not divide, or a dtype that
         the device has no units for.
@@ -118,7 +121,7 @@ class RooflineStepModel:
         self._parts = StepParts(
             layers, times, collectives, self.overhead, tp=self.parallel.tp, collective_gap_s=gap_s
         )
-        self._prefill = _prefill_cost(layers, self.roofline, calibration, times)
+        self._prefill = _prefill_cost(layers, self.roofline, calibration, times, attention_impl)
         self._decode = _decode_cost(layers, self.roofline, calibration)
         self._attention_kernels = ATTENTION_KERNELS * model.num_layers
         self._attention_gap_s = 0.0 if calibration else self._attention_kernels * self.roofline.launch_s
@@ -255,9 +258,15 @@ class RooflineStepModel:
 
 
 def _prefill_cost(
-    layers: LayerOps, roofline: Roofline, calibration: Calibration | None, times: KernelTimes
+    layers: LayerOps,
+    roofline: Roofline,
+    calibration: Calibration | None,
+    times: KernelTimes,
+    attention_impl: AttentionImpl,
 ) -> PrefillCost:
     """Returns the attention of prefill chunks, measured where the profile has such heads."""
+    if attention_impl in OLDER:
+        return OlderPrefill(layers, roofline, attention_impl)
     point = None if calibration is None else calibration.prefill_point(layers)
     if calibration is None or point is None:
         return PrefillAttention(layers, roofline)

@@ -28,6 +28,10 @@ from ..hwmodels.step import StepModel
 from ..hwmodels.utilization import ModelWork
 from .pool import PoolConfig
 
+# The measured kernel that is FlashAttention-2: torch's.
+# Source: PyTorch, aten/src/ATen/native/transformers/cuda/flash_attn
+FLASH_2 = "sdpa-flash"
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -156,6 +160,7 @@ def make_step_model(
         overhead=overhead,
         efficiency=profile.efficiency,
         calibration=_calibration(pool, profile, overhead),
+        attention_impl=pool.attention_impl,
     )
 
 
@@ -186,7 +191,11 @@ def _calibration(pool: PoolConfig, profile: HardwareProfile, overhead: EngineOve
         kernels = KernelChoice.named(pool.kernels, ratios)
     else:
         kernels = KernelChoice.mixed(pool.kernels)
-    return None if profile.ops is None else Calibration(profile.ops, kernels, profile.power, profile.links)
+    if profile.ops is None:
+        return None
+    if pool.attention_impl == "fa2" and profile.ops.has("attention_prefill", FLASH_2, pool.dtype):
+        kernels = kernels.replaced("attention_prefill", FLASH_2)
+    return Calibration(profile.ops, kernels, profile.power, profile.links)
 
 
 def _overhead(pool: PoolConfig, engine: EngineProfile | None) -> EngineOverhead:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from ..hwmodels.attention_algorithms import AttentionImpl
 from .policy.scheduler import SchedulerSpec
 from .policy.scheduler.vllm_v1 import VllmV1Spec
 from .spec import Spec
@@ -97,6 +98,11 @@ class PoolConfig(Spec):
         "vllm",
         description="Whose kernels run on a calibrated device: those that vLLM calls, ours, or "
         "{op: implementation} with ours for the rest. A datasheet device has none to choose from.",
+    )
+    attention_impl: AttentionImpl = Field(
+        "fa3",
+        description="Algorithm of prompts' attention: naive (scores in HBM), FlashAttention 1, 2 or 3. On "
+        "a datasheet device fa2 is as fast as fa3.",
     )
     engine_profile: str | None = Field(
         None,

@@ -178,7 +178,8 @@ def flash1_attention(
     """Returns FlashAttention-1: the outer loop runs over K and V, so Q and O pass through HBM each time.
 
     Blocks of B_c = ceil(M / 4d) keys for an SRAM of M elements; Q is read, O is read and written N / B_c
-    times. Source: arXiv 2205.14135 Algorithm 1 and Theorem 2 (Theta(N^2 d^2 / M) accesses).
+    times. One CTA per sequence and head. Source: arXiv 2205.14135 Algorithm 1, Theorem 2 (Theta(N^2 d^2 / M)
+    accesses); arXiv 2307.08691 section 3.2 (FlashAttention-1 is parallel over batch and heads only).
     """
     width = DTYPE_BYTES[shape.dtype]
     keys_per_block = ceil(sram_bytes_per_sm / width / (4 * shape.qk_head_dim))
@@ -188,6 +189,7 @@ def flash1_attention(
     return Op(
         kind="flash1_attention",
         flops=float(count * pairs * shape.flops_per_pair),
+        num_tiles=count * shape.num_q_heads,
         vector_flops=float(count * pairs * shape.vector_flops_per_pair),
         hbm_bytes=count * seq_len * (shape.kv_bytes_per_token + passes * pass_bytes),
         dtype=shape.dtype,

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from ..hwmodels.link_profile import LinkCoefficient, LinkEntry, LinkHeldOut, LinkMode, LinkModel, LinkRegime
+from ..hwmodels.fitted import FittedCoefficient
+from ..hwmodels.link_profile import LinkEntry, LinkHeldOut, LinkMode, LinkModel, LinkRegime
 from ..units import US
 from .fit import CONFIDENCE_Z, round_significant
 from .links_samples import LinkSample
@@ -171,7 +172,7 @@ def _regimes(solution: _Solution, sigmas: Array) -> Iterator[LinkRegime]:
         slope = _coefficient(value, sigma)
         yield LinkRegime(
             from_bytes=edge,
-            bytes_per_s=LinkCoefficient(
+            bytes_per_s=FittedCoefficient(
                 value=round_significant(1 / value),
                 low=round_significant(1 / slope.high),
                 high=round_significant(min(1 / slope.low, MAX_BYTES_PER_S)),
@@ -179,11 +180,11 @@ def _regimes(solution: _Solution, sigmas: Array) -> Iterator[LinkRegime]:
         )
 
 
-def _coefficient(value: float, sigma: float) -> LinkCoefficient:
+def _coefficient(value: float, sigma: float) -> FittedCoefficient:
     """Returns a coefficient with its interval; one that the samples do not show has a wide one."""
     factor = float(np.exp(min(CONFIDENCE_Z * sigma / value, 20.0)))
     low, middle, high = (round_significant(float(each)) for each in (value / factor, value, value * factor))
-    return LinkCoefficient(value=middle, low=low, high=high)
+    return FittedCoefficient(value=middle, low=low, high=high)
 
 
 def _fewer_gpus(key: LinkKey, sizes: Array, times: Array, earlier: Sequence[LinkEntry]) -> float | None:

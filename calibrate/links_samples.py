@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import CalibrationError
 from .links_plan import LinkPoint
+from .sample_table import read_table, write_table
 
-_HOST_PREFIX = b"simllm.host."
 _POINT_FIELDS = tuple(field.name for field in fields(LinkPoint))
 
 
@@ -52,14 +51,8 @@ SCHEMA = pa.schema(
 
 
 def write_link_samples(path: Path, samples: Iterable[LinkSample], host: Mapping[str, str]) -> None:
-    """Writes a file at once: to a temporary name first, so that a reader never sees half of it."""
-    rows = [_row(sample) for sample in samples]
-    metadata = {_HOST_PREFIX + key.encode(): value.encode() for key, value in sorted(host.items())}
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    """Writes a file at once: a reader never sees half of it."""
+    write_table(path, map(_row, samples), SCHEMA, host)
 
 
 def read_link_samples(path: Path) -> tuple[list[LinkSample], dict[str, str]]:
@@ -69,16 +62,7 @@ def read_link_samples(path: Path) -> tuple[list[LinkSample], dict[str, str]]:
     """
     if not path.exists():
         raise CalibrationError(f"{path}: no samples there; 'simllm calibrate links -o PROFILE' measures them")
-    try:
-        rows = pq.read_table(path, schema=SCHEMA).to_pylist()
-        metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise CalibrationError(f"{path}: no table of link samples: {' '.join(str(error).split())}") from None
-    host = {
-        key.removeprefix(_HOST_PREFIX).decode(): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(_HOST_PREFIX)
-    }
+    rows, host = read_table(path, SCHEMA, "link samples")
     return [_sample(row) for row in rows], host
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import CalibrationError
-from .files import write_whole
+from .sample_table import read_table, write_table
 
-_HOST_PREFIX = b"simllm.host."
 StepKind = Literal["prefill", "decode"]
 
 
@@ -47,13 +44,7 @@ SCHEMA = pa.schema([(field.name, _TYPES[str(field.type)]) for field in fields(Po
 
 def write_power_samples(path: Path, samples: Iterable[PowerSample], host: Mapping[str, str]) -> None:
     """Writes a file whole or not at all."""
-    metadata = {_HOST_PREFIX + key.encode(): value.encode() for key, value in sorted(host.items())}
-    rows = [asdict(sample) for sample in samples]
-    content = BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata)), content, compression="zstd"
-    )
-    write_whole(path, content.getvalue())
+    write_table(path, map(asdict, samples), SCHEMA, host)
 
 
 def read_power_samples(path: Path) -> tuple[list[PowerSample], dict[str, str]]:
@@ -63,16 +54,7 @@ def read_power_samples(path: Path) -> tuple[list[PowerSample], dict[str, str]]:
     """
     if not path.exists():
         raise CalibrationError(f"{path}: no samples there; 'simllm calibrate power -o PROFILE' measures them")
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path, schema=SCHEMA).to_pylist()
-        metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise CalibrationError(f"{path}: no table of power samples: {' '.join(str(error).split())}") from None
-    host = {
-        key.removeprefix(_HOST_PREFIX).decode(): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(_HOST_PREFIX)
-    }
+    rows, host = read_table(path, SCHEMA, "power samples")
     if not all(value is not None for row in rows for value in row.values()):
         raise CalibrationError(f"{path}: no table of power samples: a column is missing")
     return [PowerSample(**row) for row in rows], host

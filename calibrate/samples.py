@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import CalibrationError
 from ..hwmodels.op_point import OpPoint
+from .sample_table import read_table, write_table
 
 SAMPLES_SUFFIX = ".samples.parquet"  # instead of a profile's `.yaml`
-_HOST_PREFIX = b"simllm.host."
 _POINT_FIELDS = tuple(field.name for field in fields(OpPoint))
 
 
@@ -64,13 +63,7 @@ SCHEMA = pa.schema(
 
 def write_samples(path: Path, samples: Iterable[Sample], host: Mapping[str, str]) -> None:
     """Writes a file at once: to a temporary name first, so that a reader never sees half of it."""
-    rows = [_row(sample) for sample in samples]
-    metadata = {_HOST_PREFIX + key.encode(): value.encode() for key, value in sorted(host.items())}
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    write_table(path, map(_row, samples), SCHEMA, host)
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -90,26 +83,10 @@ def read_samples(path: Path) -> tuple[list[Sample], dict[str, str]]:
     samples: list[Sample] = []
     host: dict[str, str] = {}
     for file in files:
-        table, metadata = _read_table(file)
-        samples += [_sample(row) for row in table.to_pylist()]
-        host |= _host(metadata)
+        rows, found = read_table(file, SCHEMA, "samples")
+        samples += map(_sample, rows)
+        host |= found
     return samples, host
-
-
-def _read_table(file: Path) -> tuple[pa.Table, Mapping[bytes, bytes]]:
-    """Returns the rows of a file and its metadata, which pyarrow drops where a schema is asked for."""
-    try:
-        return pq.read_table(file, schema=SCHEMA), pq.read_schema(file).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise CalibrationError(f"{file}: no table of samples: {' '.join(str(error).split())}") from None
-
-
-def _host(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {
-        key.removeprefix(_HOST_PREFIX).decode(): value.decode()
-        for key, value in metadata.items()
-        if key.startswith(_HOST_PREFIX)
-    }
 
 
 def _sample(row: dict[str, Any]) -> Sample:

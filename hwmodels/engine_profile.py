@@ -12,10 +12,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..errors import ProfileError, nearest_choice
 from .catalog import find_entry, stem_names
+from .fitted import Part
 from .profile_file import checked_as, read_yaml
 
 _FOLDER = Path(__file__).parent / "engine_profiles"
@@ -66,11 +67,7 @@ class EngineOverhead:
         }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EngineConstant(_Part):
+class EngineConstant(Part):
     """A fitted value with the ends of its 95 % confidence interval."""
 
     value: Annotated[float, Field(ge=0)]
@@ -78,7 +75,7 @@ class EngineConstant(_Part):
     high: Annotated[float, Field(ge=0)]
 
 
-class FittedRun(_Part):
+class FittedRun(Part):
     """One run of the fit: what it was compared on, and predicted over measured busy time - 1."""
 
     run: str
@@ -86,7 +83,7 @@ class FittedRun(_Part):
     busy_error: float
 
 
-class EngineProfile(_Part):
+class EngineProfile(Part):
     """The file of one engine version on one device."""
 
     schema_version: Literal[1]

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from .fitted import FittedCoefficient, Part
 
 LinkMode = Literal["graph", "eager", "after_gemm"]
 """`graph`: one of many in a row in a CUDA graph. `eager`: launched one by one from Python.
@@ -24,26 +26,14 @@ LinkMode = Literal["graph", "eager", "after_gemm"]
 PEER_S = 1.2e-6
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LinkCoefficient(_Part):
-    """A value with the ends of its 95 % confidence interval."""
-
-    value: Annotated[float, Field(gt=0)]
-    low: Annotated[float, Field(gt=0)]
-    high: Annotated[float, Field(gt=0)]
-
-
-class LinkRegime(_Part):
+class LinkRegime(Part):
     """The range of sizes from `from_bytes` to the next regime. bytes_per_s: of what is added within it."""
 
     from_bytes: Annotated[float, Field(ge=0)]
-    bytes_per_s: LinkCoefficient
+    bytes_per_s: FittedCoefficient
 
 
-class LinkHeldOut(_Part):
+class LinkHeldOut(Part):
     """Relative errors on sizes that were left out of the fit, each predicted from the others.
 
     fewer_gpus: median error where this GPU count is predicted from the next smaller one that was measured,
@@ -57,7 +47,7 @@ class LinkHeldOut(_Part):
     fewer_gpus: Annotated[float, Field(ge=0)] | None = None
 
 
-class LinkEntry(_Part):
+class LinkEntry(Part):
     """One fit: time = latency_s + the bytes of each regime over its bandwidth.
 
     Sizes are those of one rank's whole buffer [B]. implementation: `nccl`, `one_shot`, `two_shot` (ours, over
@@ -69,7 +59,7 @@ class LinkEntry(_Part):
     implementation: Annotated[str, Field(min_length=1)]
     num_gpus: Annotated[int, Field(gt=0)]
     mode: LinkMode
-    latency_s: LinkCoefficient
+    latency_s: FittedCoefficient
     regimes: Annotated[tuple[LinkRegime, ...], Field(min_length=1)]
     valid_bytes: tuple[float, float]
     num_samples: Annotated[int, Field(gt=0)]

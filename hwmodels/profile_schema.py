@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from .fitted import FittedCoefficient, Part, Positive
 from .link_profile import LinkEntry
 from .power import PowerLimit
 
 EfficiencyName = Literal["matrix", "attention_matrix", "vector", "hbm", "kv_hbm", "l2", "sram", "link"]
 RungName = Literal["hbm_copy", "hbm_read", "hbm_write", "l2", "sram", "graph_gap", "eager_launch"]
-Positive = Annotated[float, Field(gt=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Coefficient(_Part):
+class Coefficient(Part):
     """One efficiency: its value, where it comes from, and how far it can be trusted.
 
     valid: the range of sizes that were measured, in words. held_out_error: median relative error on
@@ -37,7 +33,7 @@ class Coefficient(_Part):
     held_out_error: Annotated[float, Field(ge=0)] | None = None
 
 
-class Rung(_Part):
+class Rung(Part):
     """One rung of the memory ladder, or one launch: the median of its samples, the least and the most.
 
     unit: B/s, or s of one launch.
@@ -50,15 +46,7 @@ class Rung(_Part):
     num_samples: Annotated[int, Field(gt=0)]
 
 
-class FittedCoefficient(_Part):
-    """A value with the ends of its 95 % confidence interval, in the unit that its form states."""
-
-    value: Positive
-    low: Positive
-    high: Positive
-
-
-class HeldOutErrors(_Part):
+class HeldOutErrors(Part):
     """Relative errors on samples whose whole group (`grouped_by`) was left out of the fit."""
 
     median: float
@@ -69,7 +57,7 @@ class HeldOutErrors(_Part):
     num_samples: int
 
 
-class OpEntry(_Part):
+class OpEntry(Part):
     """One fit. valid: smallest and largest measured value of every size."""
 
     op: str
@@ -82,7 +70,7 @@ class OpEntry(_Part):
     coefficients: Mapping[str, FittedCoefficient]
 
 
-class PowerHeldOut(_Part):
+class PowerHeldOut(Part):
     """Median relative errors on sequences of steps that were left out of the fit: of steps, of whole sums."""
 
     step: Annotated[float, Field(ge=0)]
@@ -90,7 +78,7 @@ class PowerHeldOut(_Part):
     num_sequences: Annotated[int, Field(gt=0)]
 
 
-class PowerEntry(_Part):
+class PowerEntry(Part):
     """How the GPU meets its power limit, see `power.PowerLimit`. source: on which host it was measured."""
 
     source: Annotated[str, Field(min_length=1)]
@@ -113,7 +101,7 @@ class PowerEntry(_Part):
         )
 
 
-class CalibratedFile(_Part):
+class CalibratedFile(Part):
     """One GPU's file. Every measured part is optional, one of them is there.
 
     Efficiencies that the file leaves out keep their estimated defaults.
@@ -124,8 +112,8 @@ class CalibratedFile(_Part):
     name: Annotated[str, Field(min_length=1)]
     device: str
     host: Annotated[dict[str, str], Field(min_length=1)]
-    efficiency: dict[EfficiencyName, Coefficient] = {}
-    ladder: dict[RungName, Rung] = {}
+    efficiency: dict[EfficiencyName, Coefficient] = Field(default_factory=dict)
+    ladder: dict[RungName, Rung] = Field(default_factory=dict)
     links: tuple[LinkEntry, ...] = ()
     ops: tuple[OpEntry, ...] = ()
     power: PowerEntry | None = None

@@ -31,8 +31,8 @@ DEVICES = {
 }
 
 # An in-process client (`AsyncLLM`, the engine core in its own process), and its front end's way in and out.
-# Source: fitted to every request and token of 19 runs of vLLM 0.22.1 on an H200 host, November 2026, each
-# matched to the engine's own record of its steps (docs/validate.md).
+# Source: regression over the requests and tokens of 19 runs of vLLM 0.22.1 on an H200 host, November 2026,
+# each matched to the engine's own record of its steps; unlike the engine profile, no command repeats it yet.
 IN_PROCESS_CLIENT = EngineOverheadConfig(
     frontend_request_s=0.2e-3,
     frontend_prompt_token_s=0.1e-6,

@@ -8,20 +8,19 @@ PYTHON ?= $(firstword $(foreach p,$(candidates),$(shell $(p) -c '$(is_recent)' >
 venv    := .venv
 bin     := $(venv)/bin
 pip     := $(bin)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-sources := pyproject.toml constraints.txt
+sources := pyproject.toml constraints.txt setup.py
 
-# Where a run spends its time, for those who want it compiled.
-compiled := build/compiled
-hot      := policy/decode_set policy/live_request policy/kv/plain policy/scheduler/vllm_v1
-hot      += world/engine world/journal world/leap
+is_compiled := $(bin)/simllm --version | grep -q '(compiled)'
 
-.PHONY: demo test lint format generated accuracy held-out bench compiled clean
+.PHONY: demo test lint format generated accuracy held-out reproductions bench compiled clean
 
 demo: $(venv)/.installed
 	$(bin)/simllm run 01-first-run
 
-test: lint
+# What is compiled is tested in pure Python as well, where the two could differ: `pytest` alone takes what is there.
+test: lint compiled
 	$(bin)/pytest
+	if $(is_compiled); then SIMLLM_PURE_PYTHON=1 $(bin)/pytest tests/policy tests/world; fi
 
 lint: $(venv)/.installed-dev
 	$(bin)/ruff check .
@@ -36,13 +35,18 @@ format: $(venv)/.installed-dev
 generated: $(venv)/.installed
 	$(bin)/simllm schema > scenarios/scenario.schema.json.new
 	mv scenarios/scenario.schema.json.new scenarios/scenario.schema.json
+	$(bin)/simllm schema study > scenarios/study.schema.json.new
+	mv scenarios/study.schema.json.new scenarios/study.schema.json
 	$(bin)/python docs/generate_reference.py
 	$(bin)/python docs/generate_readme.py
 	$(bin)/python docs/generate_links.py
 	$(bin)/python docs/generate_power.py
+	$(bin)/python docs/generate_kv_tiers.py
+	$(bin)/python docs/generate_store_loss.py
 	$(bin)/python docs/generate_calibrate.py
 	$(bin)/python docs/generate_profile.py
 	$(bin)/python docs/generate_engine_profile.py
+	$(bin)/python docs/generate_kv_memory.py
 
 # Simulated against the measured runs below $SIMLLM_MEASURED.
 accuracy: $(venv)/.installed
@@ -52,28 +56,21 @@ accuracy: $(venv)/.installed
 held-out: $(venv)/.installed
 	$(bin)/python docs/generate_held_out.py
 
-# Compiles the hot modules, too, where there is a C compiler: its figures are the design `compiled`.
-bench: $(venv)/.installed-dev
-	if command -v cc >/dev/null; then \
-		$(MAKE) compiled && $(bin)/python benchmarks/simulator.py --compiled $(compiled); \
-	else \
-		$(bin)/python benchmarks/simulator.py; \
-	fi
+# What others have published, simulated: docs/reproductions.yaml and the page beside it.
+reproductions: $(venv)/.installed
+	$(bin)/python benchmarks/reproduce.py
 
-# A copy of the package with its hot modules compiled by mypyc: the same results in about half the time. It needs a
-# C compiler; PYTHONPATH=build/compiled in front of a command uses it. Built outside the checkout, which mypyc would
-# take for a package of its own.
+bench: compiled
+	$(bin)/python benchmarks/simulator.py
+
+# Installing compiles the hot modules where there is a C compiler; this does it again once a source of them has changed,
+# for until then they run in Python. Fails if they do not compile.
 compiled: $(venv)/.installed-dev
-	rm -rf $(compiled)
-	mkdir -p $(dir $(compiled))
-	work=$$(mktemp -d) && mkdir $$work/simllm && \
-		cp -r *.py py.typed sim hwmodels kernels calibrate scenarios $$work/simllm && cd $$work && \
-		{ $(abspath $(bin))/mypyc --config-file= --follow-imports=silent --ignore-missing-imports \
-			$(hot:%=simllm/sim/%.py) >build.log || { cat build.log; exit 1; }; } && \
-		rm -rf build && mv $$work $(abspath $(compiled))
+	$(is_compiled) || $(bin)/python setup.py --quiet build_ext --inplace
+	$(bin)/simllm --version
 
 clean:
-	rm -rf $(venv) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(venv) build compiled dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(bin)/python:
 	@test -n "$(PYTHON)" || { echo "simllm needs Python 3.11 or newer; name one: make PYTHON=..." >&2; exit 1; }

@@ -13,21 +13,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .errors import SimllmError
+from .hot_modules import prefer_compiled
 from .version import __version__
 
 if TYPE_CHECKING:
     from .sim.outcome.results import Result
     from .sim.run import simulate
     from .sim.scenario import Scenario, load_scenario
+    from .sim.study.goodput import goodput
+    from .sim.study.study import Study
+
+prefer_compiled()
 
 _LAZY = {
     "Result": "sim.outcome.results",
     "Scenario": "sim.scenario",
+    "Study": "sim.study.study",
+    "goodput": "sim.study.goodput",
     "load_scenario": "sim.scenario",
     "simulate": "sim.run",
 }
 
-__all__ = ["Result", "Scenario", "SimllmError", "__version__", "load_scenario", "simulate"]
+__all__ = [
+    "Result",
+    "Scenario",
+    "SimllmError",
+    "Study",
+    "__version__",
+    "goodput",
+    "load_scenario",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> object:

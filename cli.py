@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .cli_compare import compare_command
 from .cli_fit_engine import fit_engine_command
+from .cli_goodput import goodput_command
 from .cli_ops import ops as ops_command
+from .cli_report import report_command
+from .cli_sweep import sweep_command
 from .cli_validate import validate as validate_command
 from .errors import USER_ERROR_EXIT_CODE, SimllmError
+from .hot_modules import variant
 from .sim.outcome.console import benchmark_block, speed_line
 from .sim.outcome.files import check_output_folder
 from .sim.outcome.progress import ProgressBar
 from .sim.run import prepare, simulate_prepared
 from .sim.scenario import Scenario, load_scenario
+from .sim.study.study_spec import StudySpec
 from .sim.workload.build import build_demand
 from .sim.workload.workload_file import write_demand
 from .version import __version__
@@ -42,7 +50,7 @@ SeedOption = Annotated[int | None, typer.Option(min=0, help="Override the scenar
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"simllm {__version__}")
+        typer.echo(f"simllm {__version__} ({variant()})")
         raise typer.Exit
 
 
@@ -64,6 +72,9 @@ def run(
     overrides: SetOption = None,
     seed: SeedOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No memory budget, no progress.")] = False,
+    allow_python: Annotated[
+        bool, typer.Option("--allow-python", help="Let `scheduler: {kind: python}` run its file's code.")
+    ] = False,
 ) -> None:
     """Simulate a scenario; print what `vllm bench serve` prints, and more.
 
@@ -73,7 +84,7 @@ def run(
     loaded, folder = load_scenario(scenario, _overrides(overrides, seed))
     if output is not None:
         check_output_folder(output)
-    prepared = prepare(loaded, folder)
+    prepared = prepare(loaded, folder, allow_python=allow_python)
     if not quiet:
         for deployment in prepared.deployments:
             typer.echo(deployment.budget.describe(), err=True)
@@ -84,6 +95,7 @@ def run(
     else:
         with ProgressBar(len(prepared.demand)) as bar:
             result = simulate_prepared(prepared, bar.update)
+    gc.freeze()  # what the run made is kept to the end: the collector need not walk its millions of objects
     summary = result.summary()
     typer.echo(benchmark_block(summary))
     if not quiet:
@@ -107,6 +119,10 @@ def workload(
 
 
 validate = app.command()(validate_command)
+compare = app.command("compare")(compare_command)
+sweep = app.command("sweep")(sweep_command)
+goodput = app.command("goodput")(goodput_command)
+report = app.command("report")(report_command)
 ops = app.command()(ops_command)
 fit_engine = app.command("fit-engine")(fit_engine_command)
 
@@ -124,10 +140,20 @@ def calibrate(context: typer.Context) -> None:
     calibrate_app(args=context.args, prog_name="simllm calibrate")
 
 
+class SchemaName(StrEnum):
+    """Files that have a JSON Schema."""
+
+    SCENARIO = "scenario"
+    STUDY = "study"
+
+
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a scenario, for editors."""
-    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+def schema(
+    name: Annotated[SchemaName, typer.Argument(help="Of which file.")] = SchemaName.SCENARIO,
+) -> None:
+    """Print the JSON Schema of a scenario or a study, for editors."""
+    model = Scenario if name is SchemaName.SCENARIO else StudySpec
+    typer.echo(json.dumps(model.model_json_schema(), indent=2))
 
 
 def _overrides(overrides: list[str] | None, seed: int | None) -> list[str]:

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from .errors import SimllmError
 from .sim.outcome.files import write_text_whole
+from .sim.outcome.page import check_plots
 from .sim.validate import GivenSettings, Validation, summary_dict, validate_run
 from .sim.validate.policy_check import check_policy
-from .sim.validate.report import check_report, write_report
+from .sim.validate.report import write_report
 from .sim.validate.tables import notes_of, validation_tables
 
 
@@ -100,7 +101,7 @@ def validate(
             typer.echo(check_policy(path, record, given).describe())
         return
     if output is not None:
-        check_report(output)
+        check_plots(output)
     runs = [validate_run(path, steps_path=record, given=given) for path, record in records.items()]
     _tell(runs, json_path, output)
 

@@ -172,7 +172,8 @@ def convolution_rows() -> Iterator[Row]:
         # Once through HBM each, since L2 gives the patches.
         once = 2.0 * (x.numel() + weight.numel() + pixels * out_channels)
         yield Row(
-            "conv2d bf16", f"{batch}x{height}x{width}x{in_channels}->{out_channels} k{kernel}",
+            "conv2d bf16",
+            f"{batch}x{height}x{width}x{in_channels}->{out_channels} k{kernel}/{stride}",
             lambda: conv2d.conv2d(x, weight, stride=stride, padding=padding),
             lambda: functional.conv2d(*first, None, stride, padding),
             replace(work, hbm_bytes=once),

@@ -1,10 +1,11 @@
 """How fast the simulator runs: `make bench` prints the table and writes benchmarks/latest.json.
 
-Each workload is simulated twice in processes of its own, step by step (`plain`) and with leaps (`leap`);
-the best of a few repetitions counts. `wall_s` is `simulate` from loaded requests to `Result`, with request
-rows and without step rows; tokens are output tokens. The Azure hour is read below ${SIMLLM_TRACES}; where
-that is not set, a synthetic hour of the same statistics stands in, and the file says so. With
---compiled FOLDER (`make compiled` fills it) leaps are measured once more with the hot modules compiled.
+Each workload is simulated in processes of its own, step by step (`plain`) and with leaps (`leap`), by simllm
+as it is installed; where that is compiled (`simllm --version`), leaps are measured once more in pure Python
+(`leap_pure`). The best of a few repetitions counts. `wall_s` is `simulate` from loaded requests to `Result`,
+with request rows and without step rows; tokens are output tokens. The Azure hour is read below
+${SIMLLM_TRACES}; where that is not set, a synthetic hour of the same statistics stands in, and the file says
+so.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from rich.table import Table
 from simpy import Environment
 from simpy.events import Event
 
+from simllm.hot_modules import variant
 from simllm.hwmodels.step import DecodeGroup, DecodeLine, StepCost, StepShape
 from simllm.sim.run import Prepared, prepare, simulate_prepared
 from simllm.sim.scenario import SHIPPED_SCENARIOS, load_scenario, parse_scenario
-from simllm.sim.world import engine
 
 LATEST = Path(__file__).with_name("latest.json")
-PLAIN, LEAP, COMPILED = "plain", "leap", "compiled"
+PLAIN, LEAP, LEAP_PURE = "plain", "leap", "leap_pure"
 _new = tuple.__new__  # named tuples without the Python call of their own constructors
 
 
@@ -96,6 +97,14 @@ def _long_output() -> Prepared:
     return _prepare(fixed | lengths, _pool())
 
 
+def _mooncake() -> Prepared:
+    """The whole Mooncake conversation trace with prefix caching, or the shipped stand-in: 9.2 M blocks."""
+    shipped, _ = load_scenario("07-replay-mooncake")
+    trace = shipped.workload.model_dump(mode="json")
+    trace["num_requests"], trace["fallback"]["num_requests"] = None, 12_031
+    return _prepare(trace, _pool(replicas=4, kv={}))
+
+
 def _million() -> Prepared:
     shipped, _ = load_scenario("02-azure-hour")
     hour = shipped.workload.model_dump(mode="json")["fallback"]
@@ -120,6 +129,7 @@ WORKLOADS: dict[str, tuple[Callable[[], Prepared], int]] = {
     "azure_hour_prefix_cache": (lambda: _affine(_azure(_pool(kv={"enable_prefix_caching": True}))), 9),
     "azure_hour_real_cost": (lambda: _azure(_pool()), 9),
     "azure_x8": (lambda: _affine(_azure(_pool(replicas=8), rate_scale=8.0)), 9),
+    "mooncake_conversation": (lambda: _affine(_mooncake()), 5),
     "long_output": (lambda: _affine(_long_output()), 9),
     "million": (lambda: _affine(_million()), 1),
 }
@@ -129,8 +139,6 @@ def measure(workload: str, design: str) -> dict[str, float]:
     """Returns the figures of one workload in this process."""
     make, repetitions = WORKLOADS[workload]
     prepared = make()
-    is_compiled = not engine.__file__.endswith(".py")
-    assert is_compiled == (design == COMPILED), f"{design} runs {engine.__file__}"
     run = prepared.scenario.run.model_copy(update={"leaps": design != PLAIN})
     prepared = replace(prepared, scenario=prepared.scenario.model_copy(update={"run": run}))
     walls = []
@@ -186,11 +194,9 @@ def bare_timeout_us() -> float:
     return min(walls) / 30_000 * 1e6
 
 
-def _in_process_of_its_own(workload: str, design: str, compiled: Path | None) -> dict[str, float]:
+def _in_process_of_its_own(workload: str, design: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", workload, "--design", design]
-    environment = dict(os.environ)
-    if design == COMPILED:
-        environment["PYTHONPATH"] = str(compiled)
+    environment = os.environ | ({"SIMLLM_PURE_PYTHON": "1"} if design == LEAP_PURE else {})
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
@@ -201,7 +207,7 @@ def _table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
     table = Table(*columns)
     for workload, designs in results.items():
         for design, figures in designs.items():
-            plain_s = designs.get("plain", figures)["wall_s"]
+            plain_s = designs[PLAIN]["wall_s"]
             table.add_row(
                 workload,
                 design,
@@ -216,17 +222,16 @@ def _table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
 
 def main(
     one: Annotated[str | None, typer.Option(help="Measure one workload only and print JSON.")] = None,
-    design: Annotated[str, typer.Option(help="plain, leap or compiled, with --one.")] = LEAP,
+    design: Annotated[str, typer.Option(help="plain, leap or leap_pure, with --one.")] = LEAP,
     workloads: Annotated[list[str] | None, typer.Option(help="Measure these only; writes no file.")] = None,
-    compiled: Annotated[Path | None, typer.Option(help="Folder of the compiled package, if any.")] = None,
 ) -> None:
     """Measures everything, prints the table and writes benchmarks/latest.json."""
     if one is not None:
         typer.echo(json.dumps(measure(one, design)))
         return
-    designs = (PLAIN, LEAP) if compiled is None else (PLAIN, LEAP, COMPILED)
+    designs = (PLAIN, LEAP, LEAP_PURE) if variant() == "compiled" else (PLAIN, LEAP)
     results = {
-        workload: {design: _in_process_of_its_own(workload, design, compiled) for design in designs}
+        workload: {design: _in_process_of_its_own(workload, design) for design in designs}
         for workload in workloads or WORKLOADS
     }
     console = Console(width=110)
@@ -235,12 +240,14 @@ def main(
         return
     command_s = measure_command()
     timeout_us = bare_timeout_us()
+    console.print(f"simllm as installed: {variant()}")
     console.print(f"simllm run of the Azure hour, files written: {command_s:.2f} s")
     console.print(f"an event in bare SimPy: {timeout_us:.2f} us")
     has_trace = bool(os.environ.get("SIMLLM_TRACES"))
     about = {
         "date": date.today().isoformat(),
         "python": platform.python_version(),
+        "simllm": variant(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "azure_hour": "public trace" if has_trace else "synthetic stand-in",
         "command_wall_s": command_s,

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import CalibrationError
 from ..hwmodels.device import DeviceSpec
-from ..hwmodels.op_point import PROBES, OpPoint
+from ..hwmodels.op_point import PROBES
 from ..units import US
 from .fit import Array, Key, by_key, fit_samples, predict_s, round_significant
 from .samples import Sample
@@ -45,14 +45,13 @@ class BudgetRow(NamedTuple):
 
 
 def budget_rows(
-    samples: Sequence[Sample], plan: Sequence[OpPoint], device: DeviceSpec, shares: Sequence[float] = SHARES
+    samples: Sequence[Sample], device: DeviceSpec, shares: Sequence[float] = SHARES
 ) -> list[BudgetRow]:
-    """Returns a row per share. Raises: CalibrationError if a share fits nothing."""
-    place_of = {point: place for place, point in enumerate(plan)}
-    known = sorted(
-        (sample for sample in samples if sample.point in place_of and sample.point.op not in PROBES),
-        key=lambda sample: place_of[sample.point],
-    )
+    """Returns a row per share of samples of a whole plan, in its order.
+
+    Raises: CalibrationError if a share fits nothing.
+    """
+    known = [sample for sample in samples if sample.point.op not in PROBES]
     unseen = known[KEPT_ASIDE - 1 :: KEPT_ASIDE]
     seen = [sample for place, sample in enumerate(known, 1) if place % KEPT_ASIDE]
     whole, pace_s = _errors(seen, unseen, device), _seconds_per_point(known)
@@ -61,7 +60,7 @@ def budget_rows(
         errors = _errors(seen[: round(share * len(seen))], unseen, device)
         if not errors:
             raise CalibrationError(f"{share:.0%} of {len(known)} samples are too few to fit anything")
-        num_points = round(share * len(plan))
+        num_points = round(share * len(samples))
         here, there = _median_and_p90(errors, errors), _median_and_p90(whole, errors)
         rows.append(BudgetRow(share, num_points, round(num_points * pace_s), len(errors), *here, *there))
     return rows

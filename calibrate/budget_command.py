@@ -10,12 +10,11 @@ import typer
 from ..hwmodels.device import load_device
 from .budget import budget_rows, table_text
 from .files import check_writable, write_whole
-from .plan import make_plan
 from .samples import read_samples
 
 
 def budget_command(
-    samples: Annotated[Path, typer.Argument(help="Samples of a whole plan.")],
+    samples: Annotated[Path, typer.Argument(help="Samples of a whole plan, in its order.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table there as CSV.")
     ] = None,
@@ -25,7 +24,7 @@ def budget_command(
     if output is not None:
         check_writable(output)
     rows, _ = read_samples(samples)
-    table = budget_rows(rows, make_plan(), load_device(device))
+    table = budget_rows(rows, load_device(device))
     typer.echo("share   points  minutes   fits  median    p90   whole: median    p90")
     for row in table:
         size = f"{row.share:5.0%} {row.num_points:8d} {row.measuring_s / 60:8.1f} {row.num_fits:6d}"

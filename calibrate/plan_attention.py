@@ -21,6 +21,7 @@ VERY_RAGGED = (2, 4, 8, 16)
 VERIFIED_LENS = (1, 1, 1, 2, 4, 8)  # query tokens of a decode; more than 1 verifies drafts
 MAX_QUERY_ROWS = 128  # query tokens times query heads of one KV head that the decode kernel holds
 BLOCK_SIZE = 64
+SMALL_BLOCK_SIZE = 16  # vLLM's default, where a tile of keys lies in several blocks
 MLA_HEADS = (16, 32, 64, 128)
 # DeepSeek-V3's latent. Source: arXiv 2412.19437 section 4.2 (512 compressed and 64 rotary dimensions).
 MLA_LATENT, MLA_ROPE = 512, 64
@@ -48,6 +49,7 @@ def _prefill(implementation: str, weight: float, count: int) -> Stream:
 def _decode(
     implementation: str, dtype: str, weight: float, count: int,
     raggedness: Sequence[int] = RAGGEDNESS, query_lens: Sequence[int] = VERIFIED_LENS,
+    block_size: int = BLOCK_SIZE,
 ) -> Stream:  # fmt: skip
     def make(
         heads: tuple[int, int, int], batch: int, context_len: int, ragged: int, query_len: int
@@ -62,7 +64,7 @@ def _decode(
             batch=batch, query_len=query_len, context_len=context_len,
             max_context_len=ragged * context_len if ragged > 1 else 0,
             num_q_heads=heads[0], num_kv_heads=heads[1], head_dim=heads[2],
-            block_size=BLOCK_SIZE if implementation == "triton" else 0,
+            block_size=block_size if implementation == "triton" else 0,
         )  # fmt: skip
 
     axes = (attention_heads(), DECODE_BATCHES, DECODE_CONTEXTS, raggedness, query_lens)
@@ -104,6 +106,7 @@ def attention_streams() -> tuple[Stream, ...]:
         _decode("triton", "bf16", 1.6, 260),
         _decode("triton", "fp8", 0.7, 120),
         _decode("triton", "bf16", 0.3, 50, VERY_RAGGED, (1,)),
+        _decode("triton", "bf16", 0.4, 60, block_size=SMALL_BLOCK_SIZE),
         _decode("sdpa-flash", "bf16", 0.6, 100),
         _mla(0.6, 90),
         _vision("sdpa-cudnn", 0.4, 70),

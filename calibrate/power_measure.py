@@ -115,8 +115,20 @@ def _step(model: Transformer, graph: StepGraph) -> Callable[[], object]:
     return make(graph.num_tokens, graph.context_len)
 
 
-def _capture(run: Callable[[], object]) -> Any:
-    """Returns a CUDA graph of one step."""
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A CUDA graph, and the step whose tensors it reads: they must live as long as the graph is replayed."""
+
+    graph: Any
+    run: Callable[[], object]
+
+    def replay(self) -> None:
+        """Runs the step."""
+        self.graph.replay()
+
+
+def _capture(run: Callable[[], object]) -> _Captured:
+    """Returns one step as a CUDA graph."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):
@@ -125,10 +137,10 @@ def _capture(run: Callable[[], object]) -> Any:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph
+    return _Captured(graph, run)
 
 
-def _matrix_share(model: Transformer, graph: StepGraph, whole: Any) -> float:
+def _matrix_share(model: Transformer, graph: StepGraph, whole: _Captured) -> float:
     """Returns how much of a step's time at full clock its products and attention take; none of a decode's."""
     if graph.kind == "decode":
         return 0.0
@@ -136,7 +148,7 @@ def _matrix_share(model: Transformer, graph: StepGraph, whole: Any) -> float:
     return min(1.0, _fastest_ms(alone) / _fastest_ms(whole))
 
 
-def _fastest_ms(graph: Any) -> float:
+def _fastest_ms(graph: _Captured) -> float:
     """Returns the fastest of single replays, each after a rest."""
     times = []
     for _ in range(SHARE_ROUNDS):
@@ -151,7 +163,7 @@ def _fastest_ms(graph: Any) -> float:
     return float(min(times))
 
 
-def _play(turns: Sequence[Turn], graphs: dict[str, Any], now: Callable[[], float]) -> list[Played]:
+def _play(turns: Sequence[Turn], graphs: dict[str, _Captured], now: Callable[[], float]) -> list[Played]:
     """Runs a sequence after a rest; steps without a pause between them follow each other on the GPU."""
     torch.cuda.synchronize()
     time.sleep(REST_S)

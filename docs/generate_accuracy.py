@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from simllm.errors import SimllmError
 from simllm.sim.validate import Validation, summaries, validate_run
+from simllm.sim.validate.files import steps_beside
 from simllm.sim.validate.goals import COUNT_GOALS, GOAL_METRICS, MIN_REQUESTS_FOR_P99
 from simllm.sim.validate.policy_check import PolicyCheck, check_policy
 from simllm.sim.validate.summary import ClassSummary
@@ -55,7 +56,7 @@ def validate_all(files: Sequence[Path]) -> Findings:
     """Replays every file, with the record of its steps where it lies beside it."""
     runs, checks, refused = [], [], []
     for path in files:
-        steps = path.with_name(path.name.replace(".json.gz", ".steps.csv.gz"))
+        steps = steps_beside(path)
         has_steps = steps.is_file()
         try:
             runs.append(validate_run(path, steps_path=steps if has_steps else None))

@@ -12,13 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from simllm.hwmodels.engine_profile import EngineProfile
+from simllm.hwmodels.engine_profile import dump_engine_profile
 from simllm.hwmodels.profile import load_profile
 from simllm.sim.validate import GivenSettings, Validation, validate_run
-from simllm.sim.validate.engine_fit import fit_engine
-from simllm.sim.validate.engine_runs import engine_run
+from simllm.sim.validate.fit_profile import fit_profile
 
 PAGE = Path(__file__).with_name("accuracy-held-out.md")
 PROFILE = "h200-sxm"
@@ -47,14 +44,9 @@ def fitted_without(model: str, measured: Path, folder: Path) -> Path:
     """Fits the constants to all runs but one model's; returns the engine profile's file."""
     hardware = load_profile(PROFILE)
     paths = [path for name in FOLDERS if not name.startswith(model) for path in results(measured / name)]
-    runs, engines = zip(*(engine_run(path, hardware) for path in paths), strict=True)
-    fit = fit_engine(runs)
-    profile = EngineProfile(
-        schema_version=1, kind="fitted", name=f"without-{model}", engine="vllm", version=engines[0].version,
-        device=hardware.device.name, profile=hardware.name, constants=fit.constants, runs=fit.runs,
-    )  # fmt: skip
+    profile, _ = fit_profile(paths, hardware, f"without-{model}")
     path = folder / f"without-{model}.yaml"
-    path.write_text(yaml.safe_dump(profile.model_dump(mode="json")), encoding="utf-8")
+    path.write_text(dump_engine_profile(profile), encoding="utf-8")
     return path
 
 

@@ -119,15 +119,20 @@ class DecodeAttention:
     `count` windows, not each context by itself; effect: too slow while some contexts are shorter.
     """
 
-    def __init__(self, layers: LayerOps, roofline: Roofline) -> None:
+    def __init__(self, layers: LayerOps, roofline: Roofline, read_factor: float = 1.0) -> None:
+        """read_factor: time of reading the cache over that with large blocks (see `paged_read`)."""
         self.shape = layers.decode_shape()
-        self.window = layers.model.sliding_window
+        self._read_factor = read_factor
+        self.window = layers.decode_window
+        self._share = layers.precision.kv_compression.keep_share
         self._num_layers = layers.model.num_layers
         self._roofline = roofline
         self._rates: dict[int, DecodeRates] = {}
         sm_bytes_per_s = roofline.l2_bytes_per_s / roofline.device.num_sms
         head_bytes = self.shape.kv_bytes_per_token / self.shape.num_kv_heads
-        self.per_longest_token_s = self._num_layers * head_bytes / MAX_KV_SPLITS / sm_bytes_per_s
+        self.per_longest_token_s = (
+            self._share * self._num_layers * head_bytes / MAX_KV_SPLITS / sm_bytes_per_s
+        )
         """Seconds per token of the longest context: one CTA streams one split of one KV head."""
 
     def rates(self, query_len: int) -> DecodeRates:
@@ -185,12 +190,12 @@ class DecodeAttention:
         shape, roofline = self.shape, self._roofline
         matrix = roofline.matrix_flops_per_s(shape.dtype) * roofline.efficiency.attention_matrix
         per_token, bound = max(
-            (shape.kv_bytes_per_token / roofline.kv_bytes_per_s, "hbm"),
+            (self._read_factor * shape.kv_bytes_per_token / roofline.kv_bytes_per_s, "hbm"),
             (shape.decode_issued_flops_per_token(query_len) / matrix, "matrix"),
-            (query_len * shape.vector_flops_per_pair / roofline.vector_flops_per_s, "vector"),
+            (shape.decode_vector_flops_per_token(query_len) / roofline.vector_flops_per_s, "vector"),
         )
         per_request = query_len * shape.query_bytes_per_token / roofline.kv_bytes_per_s
-        return DecodeRates(self._num_layers * per_token, self._num_layers * per_request, bound)
+        return DecodeRates(self._share * self._num_layers * per_token, self._num_layers * per_request, bound)
 
 
 def _fill(capacity: int, filled: int, growth: int) -> tuple[int, int, int]:

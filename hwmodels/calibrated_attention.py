@@ -23,6 +23,10 @@ from .step import Chunk, DecodeGroup
 # requests, below 3 % over a range of them, below 0.5 % from 16 requests on.
 KNOTS = (1, 32, *(round(64 * 2 ** (place / 2)) for place in range(32)))
 _LAST = len(KNOTS) - 2
+# Time per cached token of FlashAttention-3 over an fp8 cache, over that of the 16-bit one.
+# Source: vLLM blog, "The State of FP8 KV-Cache and Attention Quantization in vLLM" (2026-04-22): the slope of
+# the inter-token latency of Llama-3.1-8B over its context, on Hopper.
+FP8_SHARE = 0.54
 # Cached latents (MLA) that prefill chunks expand are priced per token, at the rate of so many.
 # SIMPLIFIED: effect: too fast where a step expands a few hundred, by less than a launch per layer.
 _EXPANDED_TOKENS = 8192
@@ -36,12 +40,17 @@ class CalibratedDecode:
     times longer than the rest and there are too few to fill the GPU.
     """
 
-    def __init__(self, layers: LayerOps, calibration: Calibration, point: OpPoint) -> None:
-        """`point`: the heads and the kernel, without batch and contexts."""
+    def __init__(
+        self, layers: LayerOps, calibration: Calibration, point: OpPoint, read_factor: float = 1.0
+    ) -> None:
+        """`point`: the heads and the kernel, without batch and contexts. read_factor: see `paged_read`."""
         self._point = point
         self._ops = calibration.ops
-        self._ratio = layers.model.num_layers * calibration.kernels.ratio(point.op)
-        self._window = layers.model.sliding_window or inf
+        self._ratio = layers.model.num_layers * calibration.kernels.ratio(point.op) * read_factor
+        # A cache of fewer tokens or bytes is read like a context that is as much shorter.
+        byte_share = FP8_SHARE if calibration.reads_half(layers) else 1.0
+        self._share = byte_share * layers.precision.kv_compression.keep_share
+        self._window = byte_share * (layers.decode_window or inf)
         self._measured = _measured(calibration, point, ("context_len", "query_len", "batch"))
         self._curves: dict[tuple[int, int], tuple[float, ...]] = {}
 
@@ -49,7 +58,7 @@ class CalibratedDecode:
         """Returns the time of all decodes of a step, and what binds it."""
         total_s = 0.0
         for query_len, count, sum_context, _ in groups:
-            mean = min(sum_context / count, self._window)
+            mean = min(self._share * sum_context / count, self._window)
             curve = self._curves.get((query_len, count)) or self._make_curve(query_len, count)
             place, slope_s = _segment(curve, mean)
             total_s += curve[place] + (mean - KNOTS[place]) * slope_s
@@ -63,20 +72,20 @@ class CalibratedDecode:
         That is (seconds of the first step, seconds more per step, number of steps, what binds). In step i
         the mean context is i tokens longer, up to the sliding window.
         """
-        mean = sum_context / count
+        mean = self._share * sum_context / count
         curve = self._curves.get((1, count)) or self._make_curve(1, count)
         if mean >= self._window:
             place, slope_s = _segment(curve, self._window)
             return curve[place] + (self._window - KNOTS[place]) * slope_s, 0.0, max_steps, "hbm"
         place, slope_s = _segment(curve, mean)
         until = min(KNOTS[place + 1] if place < _LAST else inf, self._window)
-        num_steps = max_steps if until == inf else min(max_steps, int(until - mean) + 1)
-        return curve[place] + (mean - KNOTS[place]) * slope_s, slope_s, num_steps, "hbm"
+        num_steps = max_steps if until == inf else min(max_steps, int((until - mean) / self._share) + 1)
+        return curve[place] + (mean - KNOTS[place]) * slope_s, self._share * slope_s, num_steps, "hbm"
 
     def extrapolates(self, query_len: int, count: int, sum_context: int) -> bool:
         """Returns whether such decodes are more, longer or of other heads than what was measured."""
         contexts, queries, batches = self._measured
-        mean = min(sum_context / count, self._window)
+        mean = min(self._share * sum_context / count, self._window)
         return (
             not contexts[0] <= mean <= contexts[1]
             or not queries[0] <= query_len <= queries[1]

@@ -48,9 +48,24 @@ class Calibration:
             )
         )  # fmt: skip
 
+    def reads_half(self, layers: LayerOps) -> bool:
+        """Whether decodes read an fp8 cache as fast as the 16-bit one, byte for byte.
+
+        So does the kernel of an engine that multiplies in fp8; ours widens first, and is measured as it is.
+        """
+        stands_in = layers.model.mla is None and self.kernels.stands_in("attention_decode")
+        return stands_in and layers.precision.multiplies_kv_in_fp8
+
     def decode_point(self, layers: LayerOps) -> OpPoint | None:
-        """Returns the row of a rank's decode attention without its sizes, None if not measured."""
-        shapes, dtype = layers.shapes, layers.precision.kv
+        """Returns the row of a rank's decode attention without its sizes, None if not measured.
+
+        No kernel that reads scales of groups, or notes scores, was measured.
+        """
+        compression = layers.precision.kv_compression
+        if compression.scale_bytes or compression.keeps_scores:
+            return None
+        precision = layers.precision
+        shapes, dtype = layers.shapes, precision.activation if self.reads_half(layers) else precision.kv
         if (mla := layers.model.mla) is None:
             point = OpPoint(
                 "attention_decode", "", dtype, num_q_heads=shapes.num_q_heads,

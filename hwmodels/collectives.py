@@ -7,9 +7,11 @@ Source: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, log2
+from types import MappingProxyType
 from typing import Literal
 
 from ..errors import SimllmError
@@ -37,6 +39,7 @@ CUSTOM_MAX_BYTES = 8 * MIB
 ONE_SHOT_MAX_BYTES = {4: 512 * KIB, 6: 256 * KIB, 8: 256 * KIB}
 
 AllReduceImplementation = Literal["one_shot", "two_shot", "nccl"]
+AllReduceAlgorithm = Literal["auto", "ring", "tree", "one_shot", "two_shot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ def ring_all_reduce_s(num_bytes: float, num_ranks: int, link: Link) -> float:
 def one_shot_all_reduce_s(num_bytes: float, num_ranks: int, link: Link) -> float:
     """Returns the time when every rank reads all the others' buffers at once: one hop, more bytes."""
     return link.latency_s + (num_ranks - 1) * num_bytes / link.bytes_per_s
+
+
+def two_shot_all_reduce_s(num_bytes: float, num_ranks: int, link: Link) -> float:
+    """Returns the time when every rank sums its share of all buffers, then reads the others' sums."""
+    return 2 * link.latency_s + ring_all_reduce_bytes(num_bytes, num_ranks) / link.bytes_per_s
+
+
+def tree_all_reduce_s(num_bytes: float, num_ranks: int, link: Link) -> float:
+    """Returns the time of sums up a tree and results down it, in pieces, over two trees at once.
+
+    Two trees, each for half of the buffer, where a leaf of one is no leaf of the other: all links are busy.
+    Source: Sanders, Speck, Traeff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan"
+    (2009), as in NCCL's double binary trees.
+    """
+    hops = 2 * ceil(log2(num_ranks))
+    return hops * link.latency_s + 2 * num_bytes / link.bytes_per_s
 
 
 def all_reduce_s(num_bytes: float, num_ranks: int, link: Link) -> float:
@@ -124,6 +143,16 @@ def vllm_all_reduce(num_bytes: float, num_gpus: int) -> AllReduceImplementation:
     return "two_shot"
 
 
+ALGORITHMS: Mapping[str, Callable[[float, int, Link], float]] = MappingProxyType(
+    {
+        "ring": ring_all_reduce_s,
+        "tree": tree_all_reduce_s,
+        "one_shot": one_shot_all_reduce_s,
+        "two_shot": two_shot_all_reduce_s,
+    }
+)
+
+
 class Collectives:
     """Times of collectives on one kind of host, as vLLM runs them. Pure: no state changes what it returns.
 
@@ -143,6 +172,16 @@ class Collectives:
     def all_reduce_s(self, num_bytes: float, num_gpus: int) -> float:
         """Returns the time until every rank has the sum. Raises: SimllmError if the device has no links."""
         return self._seconds("all_reduce", num_bytes, num_gpus, all_reduce_s)
+
+    def all_reduce_by_s(self, algorithm: AllReduceAlgorithm, num_bytes: float, num_gpus: int) -> float:
+        """Returns the same by one algorithm; measured ones where the profile has them (a ring is NCCL's)."""
+        if algorithm == "auto" or num_gpus == 1:
+            return self.all_reduce_s(num_bytes, num_gpus)
+        implementation = {"ring": "nccl"}.get(algorithm, algorithm)
+        if self._model.has("all_reduce", implementation):
+            found = self._model.predict("all_reduce", implementation, num_bytes=num_bytes, num_gpus=num_gpus)
+            return found.time_s
+        return ALGORITHMS[algorithm](num_bytes, num_gpus, self._link)
 
     def all_gather_s(self, num_bytes: float, num_gpus: int) -> float:
         """Returns the time until every rank has the whole buffer, of which it had 1/n."""

@@ -27,10 +27,14 @@ def vllm_capture_sizes(max_num_seqs: int) -> tuple[int, ...]:
 
 
 class CudaGraphSizes:
-    """Captured sizes [tokens], ascending; empty for an engine that always runs eagerly."""
+    """Captured sizes [tokens], ascending; empty for an engine that always runs eagerly.
 
-    def __init__(self, sizes: Iterable[int]) -> None:
+    decodes_only: steps with prompts run eagerly whatever their size.
+    """
+
+    def __init__(self, sizes: Iterable[int], *, decodes_only: bool = False) -> None:
         """Raises: SimllmError for a size below 1."""
+        self.decodes_only = decodes_only
         self.sizes = tuple(sorted(set(sizes)))
         if self.sizes and self.sizes[0] < 1:
             raise SimllmError(f"CUDA graph sizes must be at least 1 token, got {self.sizes[0]}")

@@ -12,11 +12,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import Field
 
 from ..errors import ProfileError, nearest_choice
 from .catalog import find_entry, stem_names
-from .fitted import Part
+from .fitted import EngineConstant, Part
+from .front_end_profile import FrontEndProfile
 from .profile_file import checked_as, read_yaml
 
 _FOLDER = Path(__file__).parent / "engine_profiles"
@@ -28,9 +30,10 @@ class EngineOverhead:
     """Constants of one engine version on one host [s; ratios have no unit], not of the model or the GPU.
 
     step_s: time per step in which the GPU waits whatever the step holds: preparing inputs, handing out
-    sampled tokens, what scheduling does not overlap. eager_launch_s: CPU time to launch one kernel outside a
-    CUDA graph, Python and dispatcher included. eager_moe_layer_s: CPU time that an MoE layer takes beyond its
-    launches then: tuning tables, buffers, alignment of rows to experts.
+    sampled tokens, what scheduling does not overlap.
+    eager_launch_s: CPU time to launch one kernel outside a CUDA graph, Python and dispatcher included.
+    eager_moe_layer_s: CPU time that an MoE layer takes beyond its launches then: tuning tables, buffers,
+    alignment of rows to experts.
     decode_ratio, prefill_ratio, moe_ratio: time of the engine's own kernel over the measured one that
     stands in for it (`kernels: vllm`). mixed_decode_ratio: time of decode attention in one launch with
     prefill chunks over its time alone. small_reduce_ratio: time of an all-reduce over peer memory, fused
@@ -67,14 +70,6 @@ class EngineOverhead:
         }
 
 
-class EngineConstant(Part):
-    """A fitted value with the ends of its 95 % confidence interval."""
-
-    value: Annotated[float, Field(ge=0)]
-    low: Annotated[float, Field(ge=0)]
-    high: Annotated[float, Field(ge=0)]
-
-
 class FittedRun(Part):
     """One run of the fit: what it was compared on, and predicted over measured busy time - 1."""
 
@@ -84,7 +79,7 @@ class FittedRun(Part):
 
 
 class EngineProfile(Part):
-    """The file of one engine version on one device."""
+    """The file of one engine version on one device. front_end: None if no run told of one."""
 
     schema_version: Literal[1]
     kind: Literal["fitted"]
@@ -95,6 +90,7 @@ class EngineProfile(Part):
     profile: str
     constants: Mapping[str, EngineConstant]
     runs: tuple[FittedRun, ...] = ()
+    front_end: FrontEndProfile | None = None
 
     def overhead(self) -> EngineOverhead:
         """Returns the constants; those that were not fitted keep their estimates."""
@@ -122,6 +118,12 @@ def load_engine_profile(name_or_path: str | Path) -> EngineProfile:
     return parsed
 
 
+def dump_engine_profile(profile: EngineProfile) -> str:
+    """Returns the text of an engine profile's file, the same for the same profile."""
+    plain = profile.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(plain, sort_keys=False, width=110, default_flow_style=None)
+
+
 def shipped_engine_profile(engine: str, device: str) -> EngineProfile | None:
     """Returns the shipped profile of an engine on a device, None if there is none."""
     for name in engine_profile_names():
@@ -129,3 +131,14 @@ def shipped_engine_profile(engine: str, device: str) -> EngineProfile | None:
         if (profile.engine, profile.device) == (engine, device):
             return profile
     return None
+
+
+def shipped_front_end(engine: str, device: str) -> FrontEndProfile | None:
+    """Returns the front end of an engine on a device, or else on another one: the CPU's work, not the GPU's.
+
+    None if no shipped profile has one.
+    """
+    shipped = [load_engine_profile(name) for name in engine_profile_names()]
+    found = [profile for profile in shipped if profile.engine == engine and profile.front_end is not None]
+    found.sort(key=lambda profile: profile.device != device)
+    return found[0].front_end if found else None

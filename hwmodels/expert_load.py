@@ -34,10 +34,11 @@ class ExpertLoad:
         """Returns the load of a product or of a grouped one."""
         if not point.num_experts:
             return cls(point.m, float(point.m), float(point.m), np.empty(0), 0.0)
-        shares = chosen_shares(point.num_experts, point.top_k, point.skew)
+        picks = point.experts_per_token
+        shares = chosen_shares(point.num_experts, picks, point.skew)
         touched = float((1 - (1 - shares) ** point.m).sum())
-        evenly = expected_distinct_experts(point.num_experts, point.top_k, point.m)
-        rows = point.m * point.top_k
+        evenly = expected_distinct_experts(point.num_experts, picks, point.m)
+        rows = point.m * picks
         return cls(point.m, float(rows), float(rows // point.num_experts), shares, evenly - touched)
 
     @property
@@ -65,7 +66,7 @@ def _expected_tiles(num_tokens: int, share: float, tile: float) -> float:
     return 1 - (1 - share) ** num_tokens + sum(beyond)
 
 
-def chosen_shares(num_experts: int, top_k: int, skew: float) -> Array:
+def chosen_shares(num_experts: int, top_k: float, skew: float) -> Array:
     """Returns the probability of each expert to be among the `top_k` of a token, most popular first.
 
     The i-th expert has weight i^-skew. Drawn without repeats as by a race of exponential clocks: an expert is

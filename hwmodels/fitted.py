@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -21,3 +22,11 @@ class FittedCoefficient(Part):
     value: Positive
     low: Positive
     high: Positive
+
+
+class EngineConstant(Part):
+    """A constant of an engine, which may be nothing, with the ends of its 95 % confidence interval."""
+
+    value: NonNegative
+    low: NonNegative
+    high: NonNegative

@@ -21,12 +21,14 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
     "vllm": {
         "gemm": "cublas",
         "gemm_block_scaled": "cublas",
+        # Not measured, and close to the roofline: Marlin (arXiv 2408.11743) section 5.
+        "gemm_weight_only": "marlin",
         "patch_embed": "cudnn",
         "attention_prefill": "sdpa-cudnn",
         "attention_vision": "sdpa-flash",
     },
 }
-IMPLEMENTATIONS = (OURS, "cublas", "cudnn", "sdpa-cudnn", "sdpa-flash", "torch")
+IMPLEMENTATIONS = (OURS, "cublas", "cudnn", "marlin", "sdpa-cudnn", "sdpa-flash", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class KernelChoice:
     def implementation(self, op: str) -> str:
         """Returns whose kernel runs an op."""
         return self.implementations.get(op, OURS)
+
+    def stands_in(self, op: str) -> bool:
+        """Returns whether the measured kernel stands for the engine's own."""
+        return op in self.ratios
 
     def ratio(self, op: str) -> float:
         """Returns by what to multiply the measured time of that kernel."""

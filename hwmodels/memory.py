@@ -15,7 +15,7 @@ from .device import DeviceSpec
 from .model import ModelSpec
 from .parallel import ParallelSpec, rank_shapes
 from .precision import Precision
-from .weights import rank_weight_bytes
+from .weights import stage_weight_bytes
 
 # Memory that nvidia-smi counts and CUDA does not give out (page tables, ECC, firmware).
 # Source: estimated; PyTorch reports 139.8 GiB on H200 (143,771 MiB), 79.1 on H100 and A100 80 GB (79.6, 80).
@@ -72,6 +72,11 @@ class MemoryBudget:
         return self.budget_bytes - self.fixed_bytes - self.kv_bytes
 
     @property
+    def num_fitting_blocks(self) -> int:
+        """Blocks that the rest of the budget holds, the null block included."""
+        return max(0, int((self.budget_bytes - self.fixed_bytes) // self.block_bytes))
+
+    @property
     def fixed_bytes(self) -> float:
         """Everything but the KV cache."""
         return self.weight_bytes + self.activation_bytes + self.context_bytes + self.cuda_graph_bytes
@@ -108,34 +113,62 @@ def memory_budget(
     cuda_graph: CudaGraphSizes,
     max_image_tokens: int = 0,
     num_gpu_blocks: int | None = None,
+    weight_bytes: float | None = None,
 ) -> MemoryBudget:
-    """Returns the budget of one GPU; `num_gpu_blocks`, where measured, is taken over.
+    """Returns the budget of one GPU, of the stage with the fewest blocks: all stages have as many.
+
+    num_gpu_blocks: the number that an engine reported, taken over. weight_bytes: of the weights that one
+    rank keeps in HBM, if not all of them.
 
     max_image_tokens: the largest image that the encoder is profiled with [tokens of the language model].
     Raises: InfeasibleError with the sum of bytes if not even two blocks (one is the null block) fit.
     """
-    stage_share = max(rank_shapes(model, parallel).stage_layers) / model.num_layers
-    budget = MemoryBudget(
+    weights = stage_weight_bytes(
+        model,
+        parallel,
+        weight_dtype=precision.weight,
+        activation_dtype=precision.activation,
+        scale_bytes=precision.weight_scale_bytes,
+    )
+    if weight_bytes is not None:
+        weights = (weight_bytes,)
+    layer_block_bytes = (
+        block_size * precision.kept_kv_bytes_per_token(model, tp=parallel.tp) / model.num_layers
+    )
+    empty = MemoryBudget(
         label=f"{model.name} on {device.name}",
         device_bytes=device.hbm_bytes - DRIVER_BYTES,
         gpu_memory_utilization=gpu_memory_utilization,
-        weight_bytes=rank_weight_bytes(
-            model, parallel, weight_dtype=precision.weight, activation_dtype=precision.activation
-        ),
-        activation_bytes=max(
-            _layer_activation_bytes(model, parallel, precision, max_num_batched_tokens),
-            _sampler_bytes(model, precision, max_num_seqs),
-            _vision_activation_bytes(model, precision, max_image_tokens),
-        ),
+        weight_bytes=0.0,
+        activation_bytes=_layer_activation_bytes(model, parallel, precision, max_num_batched_tokens),
         context_bytes=CONTEXT_BYTES + (COLLECTIVE_BYTES if parallel.num_gpus > 1 else 0.0),
         cuda_graph_bytes=len(cuda_graph.sizes) * BYTES_PER_GRAPH,
         block_size=block_size,
-        block_bytes=block_size * model.kv_bytes_per_token(precision.kv, tp=parallel.tp) * stage_share,
+        block_bytes=0.0,
         num_gpu_blocks=0,
         is_measured=num_gpu_blocks is not None,
     )
-    fitting = max(0, int(budget.unused_bytes // budget.block_bytes))
-    budget = replace(budget, num_gpu_blocks=fitting if num_gpu_blocks is None else num_gpu_blocks)
+    # What the first stage and the last one need beside their layers.
+    first_bytes = _vision_activation_bytes(model, precision, max_image_tokens)
+    last_bytes = _sampler_bytes(model, precision, max_num_seqs)
+    num_stages = len(weights)
+    stages = []
+    for stage, num_layers in enumerate(rank_shapes(model, parallel).stage_layers):
+        needed = [empty.activation_bytes]
+        needed += [first_bytes] if stage == 0 else []
+        needed += [last_bytes] if stage == num_stages - 1 else []
+        stages.append(
+            replace(
+                empty,
+                label=empty.label if num_stages == 1 else f"{empty.label}, stage {stage + 1} of {num_stages}",
+                weight_bytes=weights[stage],
+                activation_bytes=max(needed),
+                block_bytes=num_layers * layer_block_bytes,
+            )
+        )
+    budget = min(stages, key=lambda stage: stage.num_fitting_blocks)
+    num_blocks = budget.num_fitting_blocks if num_gpu_blocks is None else num_gpu_blocks
+    budget = replace(budget, num_gpu_blocks=num_blocks)
     if budget.num_gpu_blocks < 2:
         raise InfeasibleError(_shortfall(budget))
     return budget

@@ -59,6 +59,9 @@ _BLOCK_SCALED_TILES = ((128, 128),)
 # tiles of about as many rows as an expert has tokens, or more.
 # Source: kernels/gemm, kernels/gemm_split_k, kernels/gemm_weight_only, kernels/moe, as tuned on H200.
 _TMA_TILES = ((64, 256), (128, 128), (128, 256), (256, 128))
+_SMALL_TILES = ((64, 64), (64, 128))  # of 16-bit products, which take twice as many columns of k at a time
+_SCALED_TILES = ((192, 128),)  # of block-scaled products: three boxes of 64 rows
+_STEP_BYTES = 128  # of k, that a stage of the pipeline holds of every row
 _STREAMING = tuple((64, columns, splits) for columns in (32, 128) for splits in (1, 2, 4))
 _WEIGHT_ONLY = tuple((64, columns, splits) for columns in (32, 64, 128) for splits in (1, 2, 4, 8))
 _LEAST_ROWS = 16  # of a tile
@@ -96,6 +99,7 @@ def gemm_features(points: Sequence[OpPoint], device: DeviceSpec) -> Features:
     moved = [work(point).hbm_bytes for point in points]
     unread = [load.num_unread_experts * point.n * point.k for load, point in zip(loads, points, strict=True)]
     return {
+        "steps": _steps(points[0], tiles, depth, in_bytes),
         "tile_flops": 2 * tiles.rows * tiles.columns * depth * sms,
         "tile_bytes": (tiles.rows * in_bytes + tiles.columns * weight_bytes) * depth * sms,
         "cold_bytes": tiles.columns * depth * weight_bytes * sms,
@@ -135,14 +139,23 @@ def _tiles(point: OpPoint, rows: Array) -> _Tiles:
     if point.op == "gemm_weight_only":
         most, columns, splits = _grid(_WEIGHT_ONLY)
         return _Tiles(power_of_two(rows, _LEAST_ROWS, 64) + 0 * most, columns, splits, np.ones_like(rows))
-    tiled = [(m, n, 1) for m, n in _TMA_TILES]
+    tiled = [(m, n, 1) for m, n in (_SCALED_TILES if point.op == "gemm_block_scaled" else _TMA_TILES)]
     if point.op != "gemm" or point.dtype in EIGHT_BIT:
         return _Tiles(*_grid(tiled), np.ones_like(rows))
+    tiled += [(m, n, 1) for m, n in _SMALL_TILES]
     most, columns, splits = _grid([*tiled, *_STREAMING])
     is_whole = np.arange(most.shape[1]) < len(tiled)
     tile_rows = np.where(is_whole, most, power_of_two(rows, _LEAST_ROWS, 64))
     is_usable = np.where(is_whole, rows >= LEAST_TILED_ROWS, rows <= MOST_STREAMING_ROWS)
     return _Tiles(tile_rows, columns, splits, is_usable.astype(np.float64))
+
+
+def _steps(point: OpPoint, tiles: _Tiles, depth: Array, in_bytes: float) -> Array:
+    """Returns the steps of our 16-bit pipelines along k; no others were seen to wait for theirs."""
+    if point.op != "gemm" or point.implementation != "triton" or point.dtype in EIGHT_BIT:
+        return np.zeros((1, 1))
+    is_small = tiles.rows * tiles.columns <= max(m * n for m, n in _SMALL_TILES)
+    return np.asarray(depth * in_bytes / _STEP_BYTES / np.where(is_small, 2.0, 1.0))
 
 
 def _grid(shapes: Sequence[tuple[int, int, int]]) -> tuple[Array, Array, Array]:
@@ -167,7 +180,8 @@ def _gemm_price(features: Features, coefficients: Coefficients) -> Priced:
     """Returns the fastest tile's time: whole waves and bytes from HBM overlap, under the power limit.
 
     One wave: a tile's FLOPs at one SM's share of the matrix rate, its operands at one SM's share of the
-    operand rate, or the first touch of its weights, whichever is longest; narrow weights are first expanded;
+    operand rate, or the first touch of its weights, whichever is longest, with a time for every step of its
+    pipeline (what is in flight is what its stages hold); narrow weights are first expanded;
     then results are stored, and a time to fill and drain. Power: every FLOP and every byte costs energy, and
     the board may draw so much. At the limit the clock falls, so time is at least FLOPs / sustained rate +
     bytes / the rate at which traffic alone would meet it, and `heat` times that once the board is warm.
@@ -204,7 +218,7 @@ def _tile_parts(features: Features, coefficients: Coefficients) -> dict[str, Arr
     return {
         "matrix": features["tile_flops"] / rate("matrix_flops_per_s") * unaligned,
         "vector": features["expanded"] / rate("expanded_per_s"),
-        "operands": operands_s * unaligned,
+        "operands": (operands_s + features["steps"] * rate("step_s")) * unaligned,
         "stored": features["stored_bytes"] / rate("stored_bytes_per_s"),
     }
 
@@ -248,6 +262,7 @@ GEMM = Form(
         Coefficient(
             "unaligned", "factor", 3.0, 1.0, 20.0, "rows that TMA cannot copy, over those it can", absent=1.0
         ),
+        Coefficient("step_s", "s", 1e-7, 1e-10, 1e-5, "one step of a tile's pipeline", absent=0.0),
         Coefficient("stored_bytes_per_s", "B/s", 5e12, 3e11, 4e14, "tiles' results, stored", absent=NEVER),
         HBM,
         Coefficient("split_s", "s", 5e-6, 1e-8, 2e-5, "adding up the parts of split products", absent=0.0),

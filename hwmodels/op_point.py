@@ -6,7 +6,7 @@ A row says what is computed and by which kernels; its FLOPs and bytes come from 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..errors import SimllmError, nearest_choice
 from ..units import DTYPE_BYTES
@@ -79,6 +79,32 @@ class OpPoint:
         """The dtype of queries and outputs."""
         return ACTIVATION_DTYPE if self.dtype in EIGHT_BIT else self.dtype
 
+    @property
+    def experts_per_token(self) -> float:
+        """How many of the experts a token goes to."""
+        return self.top_k
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertRankPoint(OpPoint):
+    """A grouped product on one of the ranks that share out the experts; never measured as such.
+
+    num_experts: those of this rank. picks: how many of a token's `top_k` experts they are, on average.
+    """
+
+    picks: float = 0.0
+
+    @classmethod
+    def of(cls, point: OpPoint, picks: float) -> ExpertRankPoint:
+        """Returns the row of a rank with that many picks."""
+        values = {field.name: getattr(point, field.name) for field in fields(point)}
+        return cls(**values, picks=picks)
+
+    @property
+    def experts_per_token(self) -> float:
+        """How many of this rank's experts a token goes to, on average."""
+        return self.picks
+
 
 def attention_shape(point: OpPoint) -> AttentionShape:
     """Returns the heads of an attention row."""
@@ -108,8 +134,9 @@ def _gemm(point: OpPoint) -> Op:
 
 def _grouped_gemm(point: OpPoint) -> Op:
     return ops.grouped_gemm(
-        point.m, point.n, point.k, point.dtype, num_experts=point.num_experts, top_k=point.top_k
-    )
+        point.m, point.n, point.k, point.dtype,
+        num_experts=point.num_experts, top_k=point.top_k, picks=point.experts_per_token,
+    )  # fmt: skip
 
 
 def _prefill(point: OpPoint) -> Op:

@@ -23,7 +23,8 @@ class ParallelSpec:
     """Degrees of parallelism of one replica; 1 means none.
 
     ep: ranks that share out the experts, 1 if every rank holds a slice of each expert; as in vLLM the
-    expert group is all of the TP x DP ranks. Raises: SimllmError for a degree below 1 or another `ep`.
+    expert group is all of the TP x DP ranks. num_redundant_experts: second copies that they hold beside.
+    Raises: SimllmError for a degree below 1, another `ep`, or copies that nobody shares.
     """
 
     tp: int = 1
@@ -31,17 +32,21 @@ class ParallelSpec:
     dp: int = 1
     ep: int = 1
     cp: int = 1
+    num_redundant_experts: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 1:
+            if value < 1 and field.name != "num_redundant_experts":
                 raise SimllmError(f"parallel: {field.name} must be at least 1, got {value}")
         if self.ep not in (1, self.tp * self.dp):
             raise SimllmError(
                 f"parallel: ep must be 1 or tp x dp = {self.tp * self.dp}, the ranks that share the experts, "
                 f"got {self.ep}"
             )
+
+        if self.num_redundant_experts and self.ep == 1:
+            raise SimllmError("experts: num_redundant_experts needs ranks that share experts out, ep > 1")
 
     @property
     def num_gpus(self) -> int:
@@ -84,7 +89,7 @@ def rank_shapes(model: ModelSpec, parallel: ParallelSpec) -> RankShapes:
         kv_replicas=max(1, tp // num_kv_heads),
         intermediate_size=model.intermediate_size // tp,
         vocab_size=ceil(model.vocab_size / VOCAB_PADDING) * VOCAB_PADDING // tp,
-        num_experts=0 if moe is None else moe.num_experts // parallel.ep,
+        num_experts=0 if moe is None else (moe.num_experts + parallel.num_redundant_experts) // parallel.ep,
         expert_intermediate_size=0
         if moe is None
         else moe.intermediate_size // (1 if has_whole_experts else tp),

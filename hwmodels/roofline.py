@@ -122,6 +122,8 @@ class Roofline:
         for seconds, name in others:
             if seconds > busy_s:
                 busy_s, bound = seconds, name
+        if op.latency_s > busy_s:
+            busy_s, bound = op.latency_s, "latency"
         matrix_s = busy_s if bound == "matrix" else 0.0
         return Timing(busy_s, bound, op.num_kernels, op.num_kernels * self.launch_s, matrix_s)
 

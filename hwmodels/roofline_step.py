@@ -8,28 +8,31 @@ docs/cost-model.md explains each term and where its constants come from.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SimllmError
-from .attention_algorithms import OLDER, AttentionImpl, OlderPrefill
-from .attention_cost import DecodeAttention, DecodeCost, PrefillAttention, PrefillCost
-from .calibrated_attention import CalibratedDecode, CalibratedPrefill
+from .attention_algorithms import AttentionImpl
+from .attention_choice import ATTENTION_KERNELS, AttentionLaunches, decode_cost, prefill_cost
+from .attention_style import PAGED, AttentionStyle
 from .calibration import Calibration
 from .collectives import Collectives, tensor_link
+from .compression import NO_COMPRESSION, KvCompression
 from .cudagraph import CudaGraphSizes
 from .device import DeviceSpec
 from .engine_profile import EngineOverhead
+from .expert_ranks import EVEN, ExpertRouting
 from .kernel_times import CalibratedTimes, KernelTimes
 from .layers import LayerOps
 from .model import ModelSpec
 from .parallel import ParallelSpec
 from .precision import Precision
 from .roofline import Efficiency, Roofline
+from .stages import WHOLE, Ends
 from .step import DecodeGroup, DecodeLine, StepCost, StepShape
 from .step_parts import Costliest, HeadPart, LinearPart, StepParts
+from .tensor_traffic import AS_THE_ENGINE_DOES, TensorCommunication, TensorTraffic
 
-# Kernels per layer that attention over the KV cache launches: itself and the reduction of split KV.
-ATTENTION_KERNELS = 2
 # Launches per layer that a piecewise graph, used with prefill chunks, leaves to the CPU: the KV write,
 # attention, and the next captured piece.
 # Source: vLLM, CompilationConfig.splitting_ops (attention is cut out of the captured pieces)
@@ -70,7 +73,7 @@ class _DecodeBase(NamedTuple):
 
 
 class RooflineStepModel:
-    """Costs of the steps of one tensor-parallel replica; implements `StepModel`.
+    """Costs of the steps of one tensor-parallel replica, or of one of its stages; implements `StepModel`.
 
     Pure to its callers: what it remembers (an entry per padded size, per number of sampled rows, of
     decodes and of image tokens) only saves work.
@@ -86,30 +89,53 @@ class RooflineStepModel:
         weight_dtype: str,
         activation_dtype: str,
         kv_dtype: str,
+        weight_group_size: int | None = None,
+        kv_compression: KvCompression = NO_COMPRESSION,
         parallel: ParallelSpec | None = None,
         cuda_graph: CudaGraphSizes | None = None,
         overhead: EngineOverhead | None = None,
         efficiency: Efficiency | None = None,
         calibration: Calibration | None = None,
         attention_impl: AttentionImpl = "fa3",
+        attention_style: AttentionStyle = PAGED,
+        is_eager: bool = False,
+        block_size: int | None = None,
+        ends: Ends = WHOLE,
+        routing: ExpertRouting = EVEN,
+        communication: TensorCommunication = AS_THE_ENGINE_DOES,
     ) -> None:
         """`cuda_graph`: the sizes that `decode_line` pads to; None if every step launches eagerly.
 
         calibration: measured kernels; None prices all of them by the roofline. attention_impl: the algorithm
         of prompts' attention; which kernel of a calibration stands for `fa2` and `fa3` is its choice.
+        attention_style: what the engine does otherwise than paged, fused, split-KV kernels. is_eager: its
+        model is plain PyTorch. block_size: tokens per block of the cache; None if requests lie in one piece.
+        ends: of a pipeline stage, whose layers `model` are (`pipeline_step` puts stages together).
 
-        Raises: SimllmError for parallelism other than TP, shapes that TP does not divide, or a dtype that
+        routing: which experts tokens choose. communication: how tensor-parallel ranks exchange activations.
+
+        Raises: SimllmError for parallelism other than TP and EP, shapes that do not divide, or a dtype that
         the device has no units for.
         """
         self.parallel = parallel or ParallelSpec()
-        if self.parallel != ParallelSpec(tp=self.parallel.tp):
-            raise SimllmError(f"step costs cover tensor parallelism only so far, got {self.parallel}")
+        if self.parallel.pp > 1 or self.parallel.dp > 1 or self.parallel.cp > 1:
+            raise SimllmError(f"a stage's steps cover tensor and expert parallelism, got {self.parallel}")
         self.model = model
-        self.precision = Precision.on(device, weight=weight_dtype, activation=activation_dtype, kv=kv_dtype)
+        self.precision = Precision.on(
+            device,
+            weight=weight_dtype,
+            activation=activation_dtype,
+            kv=kv_dtype,
+            weight_group_size=weight_group_size,
+            kv_compression=kv_compression,
+        )
         self.roofline = Roofline(device, efficiency or Efficiency())
         self.overhead = overhead or EngineOverhead()
+        if not ends.has_embedding:
+            # Later stages prepare their inputs while the first one computes.
+            self.overhead = replace(self.overhead, step_s=0.0)
         self.cuda_graph = cuda_graph or CudaGraphSizes(())
-        layers = LayerOps(model, self.parallel, self.precision)
+        layers = LayerOps(model, self.parallel, self.precision, is_eager=is_eager, ends=ends, routing=routing)
         times: KernelTimes = (
             self.roofline if calibration is None else CalibratedTimes(calibration, self.roofline)
         )
@@ -118,13 +144,22 @@ class RooflineStepModel:
             tensor_link(device, self.roofline.efficiency)  # refuses a device without links
         collectives = Collectives(links, device, self.roofline.efficiency)
         gap_s = 0.0 if links else self.roofline.launch_s
-        self._parts = StepParts(
-            layers, times, collectives, self.overhead, tp=self.parallel.tp, collective_gap_s=gap_s
+        traffic = TensorTraffic(
+            layers,
+            times,
+            collectives,
+            self.overhead,
+            tp=self.parallel.tp,
+            communication=communication,
         )
-        self._prefill = _prefill_cost(layers, self.roofline, calibration, times, attention_impl)
-        self._decode = _decode_cost(layers, self.roofline, calibration)
-        self._attention_kernels = ATTENTION_KERNELS * model.num_layers
-        self._attention_gap_s = 0.0 if calibration else self._attention_kernels * self.roofline.launch_s
+        self._parts = StepParts(
+            layers, times, collectives, traffic, tp=self.parallel.tp, collective_gap_s=gap_s
+        )
+        self._prefill = prefill_cost(layers, self.roofline, calibration, times, attention_impl)
+        self._decode = decode_cost(layers, self.roofline, calibration, attention_style, block_size)
+        self._attention = AttentionLaunches(
+            attention_style, layers, self.roofline.launch_s, is_calibrated=calibration is not None
+        )
         self._is_calibrated = calibration is not None
         self._slowdown = 0.0 if calibration is None else calibration.slowdown
         self._piecewise_s = PIECEWISE_LAUNCHES * model.num_layers * self.overhead.eager_launch_s
@@ -142,11 +177,12 @@ class RooflineStepModel:
         decode = self._decode.seconds(shape.decodes) if shape.decodes else _NO_ATTENTION
         if shape.chunks:
             decode = (decode[0] * self.overhead.mixed_decode_ratio, decode[1])
-        num_kernels = linear.num_kernels + head.num_kernels + vision.num_kernels + self._attention_kernels
+        num_launches, attention_gap_s = self._attention.of_step(shape.chunks, shape.decodes)
+        num_kernels = linear.num_kernels + head.num_kernels + vision.num_kernels + num_launches
         cpu_s = self._cpu_s(num_kernels, head.num_kernels + vision.num_kernels, shape.uses_cuda_graph)
         if shape.chunks and shape.uses_cuda_graph:
             cpu_s += self._piecewise_s
-        launch_s = linear.gap_s + head.gap_s + vision.gap_s + self._attention_gap_s
+        launch_s = linear.gap_s + head.gap_s + vision.gap_s + attention_gap_s
         limited_s = self._slowdown * (linear.matrix_s + prefill[0] * (prefill[1] == "matrix"))
         waiting_s = cpu_s - (linear.busy_s + head.busy_s + vision.busy_s + prefill[0] + decode[0] + limited_s)
         gap_s = launch_s
@@ -203,8 +239,9 @@ class RooflineStepModel:
     def _make_decode_base(self, num_decodes: int) -> _DecodeBase:
         linear = self._parts.linear(self.cuda_graph.pad(num_decodes))
         head = self._parts.head(num_decodes)
-        num_kernels = linear.num_kernels + head.num_kernels + self._attention_kernels
-        gap_s = linear.gap_s + head.gap_s + self._attention_gap_s
+        num_launches, attention_gap_s = self._attention.of_requests(num_decodes)
+        num_kernels = linear.num_kernels + head.num_kernels + num_launches
+        gap_s = linear.gap_s + head.gap_s + attention_gap_s
         limited_s = self._slowdown * linear.matrix_s
         terms = self._terms(linear, head, 0.0, 0.0, 0.0, 0.0, limited_s)
         base = self._decode_bases[num_decodes] = _DecodeBase(
@@ -255,27 +292,3 @@ class RooflineStepModel:
             self.overhead.step_s,
             limited_s,
         )
-
-
-def _prefill_cost(
-    layers: LayerOps,
-    roofline: Roofline,
-    calibration: Calibration | None,
-    times: KernelTimes,
-    attention_impl: AttentionImpl,
-) -> PrefillCost:
-    """Returns the attention of prefill chunks, measured where the profile has such heads."""
-    if attention_impl in OLDER:
-        return OlderPrefill(layers, roofline, attention_impl)
-    point = None if calibration is None else calibration.prefill_point(layers)
-    if calibration is None or point is None:
-        return PrefillAttention(layers, roofline)
-    return CalibratedPrefill(layers, calibration, point, times)
-
-
-def _decode_cost(layers: LayerOps, roofline: Roofline, calibration: Calibration | None) -> DecodeCost:
-    """Returns the attention of decodes, measured where the profile has such heads."""
-    point = None if calibration is None else calibration.decode_point(layers)
-    if calibration is None or point is None:
-        return DecodeAttention(layers, roofline)
-    return CalibratedDecode(layers, calibration, point)

@@ -70,6 +70,11 @@ class StepCost(NamedTuple):
     cpu_s: float = 0.0
     waiting_s: float = 0.0
 
+    def over(self, duration_s: float) -> StepCost:
+        """Returns the cost as one of `duration_s`, all terms in proportion: a step that others overlap."""
+        ratio = duration_s / self.duration_s
+        return self._replace(duration_s=duration_s, terms=tuple(term * ratio for term in self.terms))
+
 
 class DecodeLine(NamedTuple):
     """The cost of the next `num_steps` steps of one unchanging set of decodes, a straight line.

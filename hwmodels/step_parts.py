@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from ..errors import SimllmError
 from ..units import DTYPE_BYTES
-from .collectives import Collectives, vllm_all_reduce
-from .engine_profile import EngineOverhead
+from .collectives import Collectives
 from .kernel_times import KernelTimes
 from .layers import LayerOps
+from .tensor_traffic import TensorTraffic
 from .vision_layers import vision_launches
 
 # Beyond `_EXACT_TOKENS` the linear layers are priced at the next multiple of `_TOKEN_GRAIN` tokens, so that
@@ -76,7 +76,7 @@ class StepParts:
         layers: LayerOps,
         times: KernelTimes,
         collectives: Collectives,
-        overhead: EngineOverhead,
+        traffic: TensorTraffic,
         *,
         tp: int,
         collective_gap_s: float,
@@ -85,12 +85,13 @@ class StepParts:
         self._layers = layers
         self._times = times
         self._collectives = collectives
-        self._overhead = overhead
+        self._traffic = traffic
         self._gap_s = collective_gap_s
         self._tp = tp
         self._activation_bytes = DTYPE_BYTES[layers.precision.activation]
         self._linear: dict[int, LinearPart] = {}
         self._head: dict[int, HeadPart] = {0: _NO_HEAD}
+        self._has_head = layers.ends.has_head
         self._vision: dict[int, VisionPart] = {0: _NO_VISION}
 
     def linear(self, num_padded_tokens: int) -> LinearPart:
@@ -103,7 +104,9 @@ class StepParts:
         return part
 
     def head(self, num_sampled: int) -> HeadPart:
-        """Returns lm_head, gather of the logits and sampler for that many rows."""
+        """Returns lm_head, gather of the logits and sampler for that many rows; 0 before the last stage."""
+        if not self._has_head:
+            return _NO_HEAD
         part = self._head.get(num_sampled)
         if part is None:
             part = self._head[num_sampled] = self._price_head(num_sampled)
@@ -117,12 +120,12 @@ class StepParts:
         return part
 
     def _price_linear(self, num_tokens: int) -> LinearPart:
-        launches = self._layers.linear(num_tokens)
+        launches = self._layers.linear(num_tokens, self._traffic.norm_tokens(num_tokens))
         total = self._times.total
         attention_gemm, mlp_gemm = total(launches["attention_gemm"]), total(launches["mlp_gemm"])
         moe, elementwise = total(launches["moe"]), total(launches["elementwise"])
         timings = (attention_gemm, mlp_gemm, moe, elementwise)
-        communication_s, num_collectives = self._all_reduces(num_tokens)
+        communication_s, num_collectives = self._traffic.of_layers(num_tokens)
         return LinearPart(
             attention_gemm.busy_s,
             mlp_gemm.busy_s,
@@ -136,20 +139,6 @@ class StepParts:
             costliest=max((communication_s, "link"), *((timing.busy_s, timing.bound) for timing in timings)),
             is_extrapolated=any(timing.is_extrapolated for timing in timings),
         )
-
-    def _all_reduces(self, num_tokens: int) -> tuple[float, int]:
-        """Returns the time and number of all-reduces: after the embedding, and per layer two or one.
-
-        Source: Megatron-LM (arXiv 1909.08053) section 3; one where attention and MLP run in parallel.
-        """
-        if self._tp == 1:
-            return 0.0, 0
-        model = self._layers.model
-        count = 1 + (1 if model.has_parallel_attention else 2) * model.num_layers
-        num_bytes = num_tokens * model.hidden_size * self._activation_bytes
-        is_large = vllm_all_reduce(num_bytes, self._tp) == "nccl"
-        ratio = self._overhead.large_reduce_ratio if is_large else self._overhead.small_reduce_ratio
-        return count * ratio * self._collectives.all_reduce_s(num_bytes, self._tp), count
 
     def _price_head(self, num_sampled: int) -> HeadPart:
         launches = self._layers.head(num_sampled)

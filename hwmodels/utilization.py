@@ -32,7 +32,7 @@ class ModelWork:
         )
         self.flops_per_pair = model.num_layers * layers.prefill_shape().flops_per_pair
         self.flops_per_sampled = 2 * model.hidden_size * model.vocab_size
-        self.kv_bytes_per_token = model.kv_bytes_per_token(precision.kv)
+        self.kv_bytes_per_token = precision.kept_kv_bytes_per_token(model)
         self._window = model.sliding_window
         self._moe = model.moe
         self._dense_bytes, self._expert_bytes = _step_weight_bytes(model, precision)
@@ -91,12 +91,16 @@ def mbu(hbm_bytes: float, seconds: float, *, device: DeviceSpec, num_gpus: int) 
 def _step_weight_bytes(model: ModelSpec, precision: Precision) -> tuple[float, float]:
     """Returns what every step reads (no token table), and one expert of all layers more."""
     whole = rank_weight_bytes(
-        model, ParallelSpec(), weight_dtype=precision.weight, activation_dtype=precision.activation
+        model,
+        ParallelSpec(),
+        weight_dtype=precision.weight,
+        activation_dtype=precision.activation,
+        scale_bytes=precision.weight_scale_bytes,
     )
     gathered = 0 if model.ties_embeddings else model.num_embedding_params
     vision = 0 if model.vision is None else model.vision.num_params
     resident = whole - (gathered + vision) * DTYPE_BYTES[precision.activation]
     if model.moe is None:
         return resident, 0.0
-    expert = model.num_moe_layers * model.num_expert_params * DTYPE_BYTES[precision.weight]
+    expert = model.num_moe_layers * model.num_expert_params * precision.weight_bytes
     return resident - model.moe.num_experts * expert, expert

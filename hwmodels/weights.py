@@ -8,16 +8,42 @@ from .parallel import ParallelSpec, RankShapes, rank_shapes
 
 
 def rank_weight_bytes(
-    model: ModelSpec, parallel: ParallelSpec, *, weight_dtype: str, activation_dtype: str
+    model: ModelSpec,
+    parallel: ParallelSpec,
+    *,
+    weight_dtype: str,
+    activation_dtype: str,
+    scale_bytes: float = 0.0,
 ) -> float:
-    """Returns the weights of the fullest rank [B]: its slices of the layers of its pipeline stage.
+    """Returns the weights of the fullest rank [B]; parameters and errors as in `stage_weight_bytes`."""
+    return max(
+        stage_weight_bytes(
+            model,
+            parallel,
+            weight_dtype=weight_dtype,
+            activation_dtype=activation_dtype,
+            scale_bytes=scale_bytes,
+        )
+    )
+
+
+def stage_weight_bytes(
+    model: ModelSpec,
+    parallel: ParallelSpec,
+    *,
+    weight_dtype: str,
+    activation_dtype: str,
+    scale_bytes: float = 0.0,
+) -> tuple[float, ...]:
+    """Returns the weights of one rank of each pipeline stage [B]: its slices of the stage's layers.
 
     Only the layers' matrices are quantised; embeddings, lm_head, norms, router and the vision tower stay in
-    the activations' dtype, as engines keep them. Raises: SimllmError if the model cannot be cut that way.
+    the activations' dtype, as engines keep them. scale_bytes: beside each quantised weight.
+    Raises: SimllmError if the model cannot be cut that way.
     """
     shapes = rank_shapes(model, parallel)
-    wide, narrow = DTYPE_BYTES[activation_dtype], DTYPE_BYTES[weight_dtype]
-    first_layer, fullest = 0, 0.0
+    wide, narrow = DTYPE_BYTES[activation_dtype], DTYPE_BYTES[weight_dtype] + scale_bytes
+    first_layer, held = 0, []
     for stage, num_layers in enumerate(shapes.stage_layers):
         layers = range(first_layer, first_layer + num_layers)
         num_dense = sum(layer < model.num_dense_layers for layer in layers)
@@ -29,9 +55,29 @@ def rank_weight_bytes(
         routers = (num_layers - num_dense) * model.num_router_params
         norms = model.num_norm_params * num_layers / model.num_layers
         tables = _table_params(model, parallel, stage)
-        fullest = max(fullest, quantised * narrow + (routers + norms + tables) * wide)
+        held.append(quantised * narrow + (routers + norms + tables) * wide)
         first_layer += num_layers
-    return fullest
+    return tuple(held)
+
+
+def layer_weight_bytes(
+    model: ModelSpec,
+    parallel: ParallelSpec,
+    *,
+    weight_dtype: str,
+    activation_dtype: str,
+    scale_bytes: float = 0.0,
+) -> float:
+    """Returns the weights of one layer on one rank, on average [B]; parameters as in `stage_weight_bytes`."""
+    whole = rank_weight_bytes(
+        model,
+        parallel,
+        weight_dtype=weight_dtype,
+        activation_dtype=activation_dtype,
+        scale_bytes=scale_bytes,
+    )
+    tables = _table_params(model, parallel, 0) * DTYPE_BYTES[activation_dtype]
+    return (whole - tables) / model.num_layers
 
 
 def _attention_params(model: ModelSpec, parallel: ParallelSpec, shapes: RankShapes) -> float:
@@ -50,9 +96,8 @@ def _expert_params(model: ModelSpec, parallel: ParallelSpec) -> float:
     if model.moe is None:
         return 0.0
     ranks = parallel.ep if parallel.ep > 1 else parallel.tp
-    return (
-        model.moe.num_experts * model.num_expert_params / ranks + model.num_shared_expert_params / parallel.tp
-    )
+    num_held = model.moe.num_experts + parallel.num_redundant_experts
+    return num_held * model.num_expert_params / ranks + model.num_shared_expert_params / parallel.tp
 
 
 def _table_params(model: ModelSpec, parallel: ParallelSpec, stage: int) -> float:

@@ -18,12 +18,12 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
 from .attention_prefill import LOG2_E, attend, gather_pages
+from .attention_splits import reduce_splits
 from .gemm import DTYPE_NAMES
 from .tuning import Config, num_sms, tuned_config
 
 MIN_ROWS = 16  # rows of the smallest matrix instruction, m16n8k16 (PTX ISA, mma)
 MAX_SPLITS = 128
-REDUCED_ELEMENTS = 64 * 128  # that one CTA of 128 threads adds up
 
 
 @triton.jit
@@ -118,29 +118,6 @@ def _decode_kernel(
     tl.store(lse_ptr + out_rows, lse, mask=is_row)
 
 
-@triton.jit
-def reduce_splits_kernel(
-    partial_ptr, lse_ptr, out_ptr, num_splits, num_rows,
-    HEAD_DIM: tl.constexpr, BLOCK_SPLITS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Grid (rows, num_requests, column blocks): out = sum of partials weighted by 2 ** (lse - max)."""
-    row = tl.program_id(0)
-    request = tl.program_id(1)
-    columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
-    splits = tl.arange(0, BLOCK_SPLITS)
-    sources = (request.to(tl.int64) * num_splits + splits) * num_rows + row
-    lse = tl.load(lse_ptr + sources, mask=splits < num_splits, other=-1.0e30)
-    weights = tl.exp2(lse - tl.max(lse, 0))
-    partials = tl.load(
-        partial_ptr + sources[:, None] * HEAD_DIM + columns[None, :],
-        mask=(splits < num_splits)[:, None],
-        other=0.0,
-    )
-    out = tl.sum(partials * weights[:, None], 0) / tl.sum(weights, 0)
-    target = out_ptr + (request.to(tl.int64) * num_rows + row) * HEAD_DIM + columns
-    tl.store(target, out.to(out_ptr.dtype.element_ty))
-
-
 def candidates(block_size: int) -> list[Config]:
     """Returns the configurations that tuning tries; ctas_per_sm sets how finely the context is split."""
     return [
@@ -205,19 +182,6 @@ def decode_attention(
     if splits > 1:
         reduce_splits(partial, lse, out)
     return out
-
-
-def reduce_splits(partial: torch.Tensor, lse: torch.Tensor, out: torch.Tensor) -> None:
-    """Adds up partial outputs (num_requests, num_splits, ..., head_dim) into `out`, weighted by their lse."""
-    num_requests, num_splits = lse.shape[:2]
-    num_rows, head_dim = lse[0, 0].numel(), out.shape[-1]
-    block_splits = triton.next_power_of_2(num_splits)
-    # 64 elements a thread: their loads are all in flight, and nothing spills.
-    block_d = max(16, min(head_dim, REDUCED_ELEMENTS // block_splits))
-    reduce_splits_kernel[(num_rows, num_requests, head_dim // block_d)](
-        partial, lse, out, num_splits, num_rows,
-        HEAD_DIM=head_dim, BLOCK_SPLITS=block_splits, BLOCK_D=block_d,
-    )  # fmt: skip
 
 
 def _dot_dtype(q: torch.Tensor, k_cache: torch.Tensor) -> tl.dtype:

@@ -16,8 +16,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..hwmodels import ops
 from . import attention_mla_hopper
-from .attention_decode import choose_splits, reduce_splits
+from .attention_decode import choose_splits
 from .attention_prefill import LOG2_E, gather_pages
+from .attention_splits import reduce_splits
 from .gemm import DTYPE_NAMES
 from .tuning import Config, tuned_config
 

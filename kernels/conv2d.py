@@ -4,7 +4,8 @@ Shapes: x (batch, height, width, in_channels) and weight (out_channels, kernel_h
 with channels last; out (batch, out_h, out_w, out_channels). The product is (batch * out_h * out_w) x
 out_channels, its depth kernel_h * kernel_w * in_channels, walked tap by tap. With stride 1 a tile is a box of
 images, rows and columns: each tap is the same box, shifted, which the copy engine fetches and fills with
-zeros beyond the edges. Other strides gather, and a 1 x 1 kernel is a plain product.
+zeros beyond the edges. On Hopper so it is with strides that divide the image; others gather, and a 1 x 1
+kernel is a plain product.
 Papers: cuDNN, arXiv 1410.0759, section 3 (implicit im2col). A vision tower's patch embedding is the case
 where the stride equals the kernel, so that no pixel repeats (arXiv 2010.11929).
 """
@@ -178,10 +179,12 @@ def conv2d(
         raise ValueError(f"a {kernel_h}x{kernel_w} kernel does not fit {height}x{width} padded by {padding}")
     out = torch.empty((batch, out_h, out_w, out_channels), dtype=x.dtype, device=x.device)
     is_plain = kernel_h == kernel_w == stride == 1 and padding == 0
-    is_boxed = stride == 1 and all(is_tma_aligned(rows.view(-1, rows.shape[-1])) for rows in (x, weight, out))
+    is_hopper_boxed = conv2d_hopper.is_supported(x, stride)
+    is_aligned = all(is_tma_aligned(rows.view(-1, rows.shape[-1])) for rows in (x, weight, out))
+    is_boxed = is_aligned and (stride == 1 or is_hopper_boxed)
     shape = (batch * out_h * out_w, out_channels, in_channels, kernel_h * kernel_w)
     variant = f"{DTYPE_NAMES[x.dtype]}.{'boxes' if is_boxed else 'gather'}"
-    default = conv2d_hopper.DEFAULT if is_boxed and conv2d_hopper.is_supported(x) else DEFAULT
+    default = conv2d_hopper.DEFAULT if is_boxed and is_hopper_boxed else DEFAULT
     chosen = config or tuned_config("conv2d", variant, shape, x.device) or default
     if is_boxed and is_plain:
         return matmul(x.view(-1, in_channels), weight.view(-1, in_channels), bias=bias).view(out.shape)
@@ -189,7 +192,9 @@ def conv2d(
         return _launch_gather(x, weight, bias, out, stride, padding, chosen)
     if "CONSUMERS" in chosen.meta:
         box = choose_box(batch, out_h, out_w, chosen.meta["ROWS"])
-        conv2d_hopper.launch_hopper(x, weight, bias, out, padding=padding, box=box, config=chosen)
+        conv2d_hopper.launch_hopper(
+            x, weight, bias, out, stride=stride, padding=padding, box=box, config=chosen
+        )
         return out
     return _launch_boxes(x, weight, bias, out, padding, chosen)
 

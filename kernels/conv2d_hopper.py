@@ -1,10 +1,11 @@
-"""Convolution with stride 1 for Hopper, copies and products in warps of their own: `conv2d` launches it.
+"""Convolution for Hopper, copies and products in warps of their own: `conv2d` launches it.
 
-Shapes as there, channels in whole steps of 64. One warp copies boxes of pixels and filters into a ring of
-tiles; each of two or three warpgroups multiplies its own box with the filters that all share. Three boxes of
-64 pixels and 128 filters make a tile of 192 x 128, whose number fills whole waves of SMs on feature maps
-where powers of two leave half a wave over. The copies run ahead over the end of a tile, so that only its
-epilogue is not hidden.
+Shapes as there, channels in whole steps of 64. A stride must divide the image's sides: seen as (batch,
+height / stride, stride, width / stride, stride * channels), it has every tap's pixels in one box. One warp
+copies boxes of pixels and filters into a ring of tiles; each of two or three warpgroups multiplies its own
+box with the filters that all share. Three boxes of 64 pixels and 128 filters make a tile of 192 x 128, whose
+number fills whole waves of SMs on feature maps where powers of two leave half a wave over. The copies run
+ahead over the end of a tile, so that only its epilogue is not hidden.
 Papers: cuDNN, arXiv 1410.0759, section 3 (implicit im2col); warp specialisation as in CUTLASS's
 `sm90_mma_tma_gmma_ss_warpspecialized` (github.com/NVIDIA/cutlass).
 """
@@ -41,12 +42,16 @@ def _box_origin(box, boxes_h, boxes_w, BOX_N: gl.constexpr, BOX_H: gl.constexpr,
 def _produce(
     x_desc, w_desc, pixels, filters, full, empty,
     num_m_tiles, num_n_tiles, boxes_h, boxes_w, in_channels, padding,
-    KERNEL_H: gl.constexpr, KERNEL_W: gl.constexpr,
+    KERNEL_H: gl.constexpr, KERNEL_W: gl.constexpr, STRIDE: gl.constexpr,
     BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr,
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
     GROUP_M: gl.constexpr,
 ):  # fmt: skip
-    """Copies, tile by tile and tap by tap, as far ahead as the ring has room."""
+    """Copies, tile by tile and tap by tap, as far ahead as the ring has room.
+
+    Tap t of a line reads pixel STRIDE * x + t - padding: place (t - padding) % STRIDE of group
+    x + (t - padding) // STRIDE.
+    """
     ROWS: gl.constexpr = BOX_N * BOX_H * BOX_W
     STEP_BYTES: gl.constexpr = (CONSUMERS * ROWS + BLOCK_N) * BLOCK_K * x_desc.dtype.primitive_bitwidth // 8
     slot = 0
@@ -58,8 +63,11 @@ def _produce(
         image1, y1, x1 = _box_origin(first + 1, boxes_h, boxes_w, BOX_N, BOX_H, BOX_W)
         image2, y2, x2 = _box_origin(first + 2, boxes_h, boxes_w, BOX_N, BOX_H, BOX_W)
         for tap in range(KERNEL_H * KERNEL_W):
-            shift_y = tap // KERNEL_W - padding
-            shift_x = tap % KERNEL_W - padding
+            # A whole number of groups more, so that nothing negative is divided.
+            from_y = tap // KERNEL_W + padding * (STRIDE - 1)
+            from_x = tap % KERNEL_W + padding * (STRIDE - 1)
+            shift_y, place_y = from_y // STRIDE - padding, from_y % STRIDE
+            shift_x, first_channel = from_x // STRIDE - padding, from_x % STRIDE * in_channels
             for channel in range(0, in_channels, BLOCK_K):
                 ready = full.index(slot)
                 mbarrier.wait(empty.index(slot), phase)
@@ -68,16 +76,16 @@ def _produce(
                     w_desc, [pid_n * BLOCK_N, tap * in_channels + channel], ready, filters.index(slot)
                 )
                 tma.async_copy_global_to_shared(
-                    x_desc, [image0, y0 + shift_y, x0 + shift_x, channel], ready,
+                    x_desc, [image0, y0 + shift_y, place_y, x0 + shift_x, first_channel + channel], ready,
                     pixels.index(slot * CONSUMERS),
                 )  # fmt: skip
                 tma.async_copy_global_to_shared(
-                    x_desc, [image1, y1 + shift_y, x1 + shift_x, channel], ready,
+                    x_desc, [image1, y1 + shift_y, place_y, x1 + shift_x, first_channel + channel], ready,
                     pixels.index(slot * CONSUMERS + 1),
                 )  # fmt: skip
                 if CONSUMERS == 3:
                     tma.async_copy_global_to_shared(
-                        x_desc, [image2, y2 + shift_y, x2 + shift_x, channel], ready,
+                        x_desc, [image2, y2 + shift_y, place_y, x2 + shift_x, first_channel + channel], ready,
                         pixels.index(slot * CONSUMERS + 2),
                     )  # fmt: skip
                 slot += 1
@@ -141,16 +149,18 @@ def _conv_hopper_kernel(
     x_desc, w_desc, out_desc, bias_ptr,
     # dimensions
     num_m_tiles, num_n_tiles, boxes_h, boxes_w, in_channels, out_channels, padding,
-    HAS_BIAS: gl.constexpr, KERNEL_H: gl.constexpr, KERNEL_W: gl.constexpr,
+    HAS_BIAS: gl.constexpr, KERNEL_H: gl.constexpr, KERNEL_W: gl.constexpr, STRIDE: gl.constexpr,
     BOX_N: gl.constexpr, BOX_H: gl.constexpr, BOX_W: gl.constexpr,
     # meta-parameters
     CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr, STAGES: gl.constexpr,
     GROUP_M: gl.constexpr, PRODUCER_REGISTERS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
-    """x (batch, h, w, in_channels), w (out_channels, taps * in_channels), out (batch, h, w, out_channels)."""
+    """x (batch, rows, STRIDE, columns, STRIDE * in_channels), w (out_channels, taps * in_channels), out
+    (batch, rows, columns, out_channels).
+    """
     dtype: gl.constexpr = x_desc.dtype
     pixels = gl.allocate_shared_memory(
-        dtype, [STAGES * CONSUMERS, BOX_N, BOX_H, BOX_W, BLOCK_K], x_desc.layout
+        dtype, [STAGES * CONSUMERS, BOX_N, BOX_H, 1, BOX_W, BLOCK_K], x_desc.layout
     )
     filters = gl.allocate_shared_memory(dtype, [STAGES, BLOCK_N, BLOCK_K], w_desc.layout)
     staging = gl.allocate_shared_memory(dtype, [CONSUMERS, BOX_N, BOX_H, BOX_W, BLOCK_N], out_desc.layout)
@@ -177,7 +187,8 @@ def _conv_hopper_kernel(
                 (_produce, (
                     x_desc, w_desc, pixels, filters, full, empty,
                     num_m_tiles, num_n_tiles, boxes_h, boxes_w, in_channels, padding,
-                    KERNEL_H, KERNEL_W, BOX_N, BOX_H, BOX_W, CONSUMERS, BLOCK_N, BLOCK_K, STAGES, GROUP_M,
+                    KERNEL_H, KERNEL_W, STRIDE, BOX_N, BOX_H, BOX_W, CONSUMERS, BLOCK_N, BLOCK_K, STAGES,
+                    GROUP_M,
                 )),
             ],
             [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS],
@@ -203,7 +214,8 @@ def _conv_hopper_kernel(
                 (_produce, (
                     x_desc, w_desc, pixels, filters, full, empty,
                     num_m_tiles, num_n_tiles, boxes_h, boxes_w, in_channels, padding,
-                    KERNEL_H, KERNEL_W, BOX_N, BOX_H, BOX_W, CONSUMERS, BLOCK_N, BLOCK_K, STAGES, GROUP_M,
+                    KERNEL_H, KERNEL_W, STRIDE, BOX_N, BOX_H, BOX_W, CONSUMERS, BLOCK_N, BLOCK_K, STAGES,
+                    GROUP_M,
                 )),
             ],
             [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS],
@@ -231,32 +243,36 @@ def _config(consumers: int, rows: int, block_n: int, *, group_m: int) -> Config:
 DEFAULT = _config(3, 64, 128, group_m=8)
 
 
-def is_supported(x: torch.Tensor) -> bool:
-    """Returns whether this kernel serves: bf16 or fp16 on Hopper."""
-    return x.device.type == "cuda" and is_hopper() and x.dtype in (torch.bfloat16, torch.float16)
+def is_supported(x: torch.Tensor, stride: int) -> bool:
+    """Returns whether this kernel serves: bf16 or fp16 on Hopper, and a stride that cuts x evenly."""
+    is_even = x.shape[1] % stride == 0 and x.shape[2] % stride == 0 and x.shape[3] % BLOCK_K == 0
+    is_sixteen_bit = x.dtype in (torch.bfloat16, torch.float16)
+    return x.device.type == "cuda" and is_hopper() and is_sixteen_bit and (stride == 1 or is_even)
 
 
 def launch_hopper(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, *,
-    padding: int, box: tuple[int, int, int], config: Config,
+    stride: int, padding: int, box: tuple[int, int, int], config: Config,
 ) -> None:  # fmt: skip
     """Launches the kernel into `out`; `box` are the images, rows and columns that one consumer takes."""
     batch, out_h, out_w, out_channels = out.shape
     _, kernel_h, kernel_w, in_channels = weight.shape
+    height, width = x.shape[1:3]
+    grouped = x.view(batch, height // stride, stride, width // stride, stride * in_channels)
     meta = {name: value for name, value in config.meta.items() if name != "ROWS"}
     block_n, consumers = meta["BLOCK_N"], meta["CONSUMERS"]
     boxes = [triton.cdiv(size, side) for size, side in zip((batch, out_h, out_w), box, strict=True)]
     num_m_tiles = triton.cdiv(boxes[0] * boxes[1] * boxes[2], consumers)
     num_n_tiles = triton.cdiv(out_channels, block_n)
-    boxed, matrix = (
-        gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=r) for r in (4, 2)
+    strided, boxed, matrix = (
+        gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=r) for r in (5, 4, 2)
     )
     _conv_hopper_kernel[(min(num_sms(x.device), num_m_tiles * num_n_tiles),)](
-        TensorDescriptor.from_tensor(x, [*box, BLOCK_K], boxed),
+        TensorDescriptor.from_tensor(grouped, [*box[:2], 1, box[2], BLOCK_K], strided),
         TensorDescriptor.from_tensor(weight.view(out_channels, -1), [block_n, BLOCK_K], matrix),
         TensorDescriptor.from_tensor(out, [*box, block_n], boxed),
         bias, num_m_tiles, num_n_tiles, boxes[1], boxes[2], in_channels, out_channels, padding,
-        HAS_BIAS=bias is not None, KERNEL_H=kernel_h, KERNEL_W=kernel_w,
+        HAS_BIAS=bias is not None, KERNEL_H=kernel_h, KERNEL_W=kernel_w, STRIDE=stride,
         BOX_N=box[0], BOX_H=box[1], BOX_W=box[2], BLOCK_K=BLOCK_K, PRODUCER_REGISTERS=PRODUCER_REGISTERS,
         CONSUMER_REGISTERS=CONSUMER_REGISTERS[consumers], num_warps=config.num_warps, **meta,
     )  # fmt: skip

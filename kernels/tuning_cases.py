@@ -14,6 +14,7 @@ from . import (
     attention_prefill,
     attention_prefill_int8,
     conv2d,
+    conv2d_hopper,
     gemm,
     gemm_block_scaled,
     gemm_quantized,
@@ -213,6 +214,9 @@ CONVOLUTIONS = (
     (32, 14, 14, 512, 512, 3, 1, 1),
     (32, 56, 56, 64, 256, 3, 1, 1),
     (32, 56, 56, 64, 64, 3, 1, 1),
+    (32, 112, 112, 64, 128, 3, 2, 1),
+    (32, 56, 56, 128, 256, 3, 2, 1),
+    (32, 28, 28, 256, 512, 3, 2, 1),
     (8, 448, 448, 3, 1024, 14, 14, 0),
 )
 
@@ -240,7 +244,8 @@ def conv_cases() -> Iterator[Case]:
             (width + 2 * padding - kernel) // stride + 1
         )
         shape = (batch * out_size, out_channels, in_channels, kernel**2)
-        is_boxed = stride == 1
+        # Elsewhere than on Hopper strided ones gather, too, by the same tiles.
+        is_boxed = stride == 1 or in_channels % conv2d_hopper.BLOCK_K == 0
         variant = "bf16.boxes" if is_boxed else "bf16.gather"
         yield Case("conv2d", variant, shape, conv2d.candidates(is_boxed=is_boxed), prepare)
 

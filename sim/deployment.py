@@ -8,29 +8,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InfeasibleError, Problem, ScenarioError, SimllmError
-from ..hwmodels.calibration import Calibration
-from ..hwmodels.cudagraph import CudaGraphSizes, vllm_capture_sizes
+from ..hwmodels.cudagraph import CudaGraphSizes
 from ..hwmodels.engine_profile import (
     EngineOverhead,
     EngineProfile,
     load_engine_profile,
     shipped_engine_profile,
 )
-from ..hwmodels.kernel_choice import KernelChoice
 from ..hwmodels.memory import MemoryBudget, memory_budget
 from ..hwmodels.model import ModelSpec
 from ..hwmodels.model_config import load_model
-from ..hwmodels.parallel import ParallelSpec
+from ..hwmodels.parallel import rank_shapes
 from ..hwmodels.precision import Precision
 from ..hwmodels.profile import HardwareProfile, load_profile
-from ..hwmodels.roofline_step import RooflineStepModel
 from ..hwmodels.step import StepModel
 from ..hwmodels.utilization import ModelWork
+from .parallelism import (
+    VLLM_V1_KINDS,
+    expert_routing,
+    parallel_problems,
+    parallel_spec,
+    steps_in_flight,
+    tensor_communication,
+    weights_away,
+)
+from .policy.kv.contiguous import check_contiguous
+from .policy.kv.layout_spec import ContiguousLayout
+from .policy.kv.tiers.rules import refusal
 from .pool import PoolConfig
-
-# The measured kernel that is FlashAttention-2: torch's.
-# Source: PyTorch, aten/src/ATen/native/transformers/cuda/flash_attn
-FLASH_2 = "sdpa-flash"
+from .step_models import make_step_model, resident_weight_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Deployment:
     @property
     def num_gpus(self) -> int:
         """GPUs of one replica."""
-        return self.config.parallel.tp
+        return parallel_spec(self.config).num_gpus
 
     @property
     def num_kv_blocks(self) -> int:
@@ -63,7 +69,7 @@ class Deployment:
     @property
     def pipeline_depth(self) -> int:
         """Steps in flight."""
-        return 2 if self.config.scheduler.async_scheduling else 1
+        return steps_in_flight(self.config)
 
 
 def deploy_all(pools: Sequence[PoolConfig], base_dir: Path) -> tuple[Deployment, ...]:
@@ -113,6 +119,16 @@ def _problems_at(path: str) -> Iterator[None]:
 def _deploy(
     pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, engine: EngineProfile | None, path: str
 ) -> Deployment:
+    if refused := list(parallel_problems(pool, path)):
+        raise ScenarioError(refused)
+    with _problems_at(f"{path}.experts"):
+        expert_routing(pool.experts)
+    with _problems_at(f"{path}.communication"):
+        tensor_communication(pool.communication)
+    with _problems_at(f"{path}.weights"):
+        weights_away(pool.weights)
+    with _problems_at(f"{path}.parallel"):
+        rank_shapes(model, parallel_spec(pool))
     with _problems_at(f"{path}.kernels"):
         step_model = make_step_model(pool, model, profile, _overhead(pool, engine))
     precision, graphs = step_model.precision, step_model.cuda_graph
@@ -127,7 +143,15 @@ def _deploy(
         max_num_seqs=pool.scheduler.max_num_seqs,
         cuda_graph=graphs,
         num_gpu_blocks=pool.kv.num_gpu_blocks,
+        weight_bytes=resident_weight_bytes(pool, model, precision),
     )
+    max_model_len = _max_model_len(pool, model, path)
+    if isinstance(layout := pool.kv.layout, ContiguousLayout):
+        num_slots = (budget.num_gpu_blocks - 1) * pool.kv.block_size
+        check_contiguous(layout.allocator, num_slots=num_slots, max_model_len=max_model_len)
+    why = refusal(pool.kv.tier_policy, pool.scheduler.kind) if pool.kv.has_tiers else None
+    if why is not None:
+        raise ScenarioError([Problem(f"{path}.kv.tier_policy", why)])
     return Deployment(
         config=pool,
         model=model,
@@ -137,30 +161,7 @@ def _deploy(
         budget=budget,
         step_model=step_model,
         work=ModelWork(model, precision),
-        max_model_len=_max_model_len(pool, model, path),
-    )
-
-
-def make_step_model(
-    pool: PoolConfig, model: ModelSpec, profile: HardwareProfile, overhead: EngineOverhead
-) -> RooflineStepModel:
-    """Returns what prices the steps of one replica, with these constants of the engine.
-
-    Raises: SimllmError for kernels that there are none of, and as `RooflineStepModel` does.
-    """
-    kv_dtype = pool.dtype if pool.kv.dtype == "auto" else pool.kv.dtype
-    return RooflineStepModel(
-        model,
-        profile.device,
-        weight_dtype=pool.weight_dtype or pool.dtype,
-        activation_dtype=pool.dtype,
-        kv_dtype=kv_dtype,
-        parallel=ParallelSpec(tp=pool.parallel.tp),
-        cuda_graph=_graphs(pool),
-        overhead=overhead,
-        efficiency=profile.efficiency,
-        calibration=_calibration(pool, profile, overhead),
-        attention_impl=pool.attention_impl,
+        max_model_len=max_model_len,
     )
 
 
@@ -170,47 +171,30 @@ def from_folder(name: str, base_dir: Path) -> str:
     return str(path.resolve()) if path.is_file() else name
 
 
-def _graphs(pool: PoolConfig) -> CudaGraphSizes:
-    if pool.enforce_eager:
-        return CudaGraphSizes(())
-    sizes = pool.cudagraph_capture_sizes
-    return CudaGraphSizes(vllm_capture_sizes(pool.scheduler.max_num_seqs) if sizes is None else sizes)
-
-
 def _engine_profile(pool: PoolConfig, profile: HardwareProfile, base_dir: Path) -> EngineProfile | None:
-    """Returns the profile that the pool names, or the shipped one of its engine on a calibrated device."""
+    """Returns the profile that the pool names, or vLLM V1's shipped one on a calibrated device."""
     if pool.engine_profile is not None:
         return load_engine_profile(from_folder(pool.engine_profile, base_dir))
-    return None if profile.ops is None else shipped_engine_profile("vllm", profile.device.name)
-
-
-def _calibration(pool: PoolConfig, profile: HardwareProfile, overhead: EngineOverhead) -> Calibration | None:
-    """Returns the measured kernels that the pool runs on, None on a datasheet device."""
-    if isinstance(pool.kernels, str):
-        ratios = overhead.kernel_ratios if pool.kernels == "vllm" else {}
-        kernels = KernelChoice.named(pool.kernels, ratios)
-    else:
-        kernels = KernelChoice.mixed(pool.kernels)
-    if profile.ops is None:
+    if profile.ops is None or pool.scheduler.kind not in VLLM_V1_KINDS:
         return None
-    if pool.attention_impl == "fa2" and profile.ops.has("attention_prefill", FLASH_2, pool.dtype):
-        kernels = kernels.replaced("attention_prefill", FLASH_2)
-    return Calibration(profile.ops, kernels, profile.power, profile.links)
+    return shipped_engine_profile("vllm", profile.device.name)
 
 
 def _overhead(pool: PoolConfig, engine: EngineProfile | None) -> EngineOverhead:
-    """Returns the engine's constants, or the pool's where it has its own.
+    """Returns the constants of the engine's profile or its kind, or the pool's where it has its own.
 
     Scheduling adds to every step that does not run beside it.
     """
-    config, fitted = pool.engine_overhead, EngineOverhead() if engine is None else engine.overhead()
+    config = pool.engine_overhead
+    own_kinds = replace(EngineOverhead(), **pool.scheduler.overhead_defaults)
+    fitted = own_kinds if engine is None else engine.overhead()
     own = {
         name: value
         for name in ("step_s", "eager_launch_s", "eager_moe_layer_s")
         if (value := getattr(config, name)) is not None
     }
     overhead = replace(fitted, **own)
-    if pool.scheduler.async_scheduling:
+    if pool.scheduler.async_scheduling or steps_in_flight(pool) > 1:
         return overhead
     return replace(overhead, step_s=overhead.step_s + config.schedule_s)
 

@@ -26,6 +26,9 @@ class Request(NamedTuple):
 
     index: row of the workload, also the row of the requests table.
     arrived_at [s] since the start. prompt_tokens >= 1, image tokens included; output_tokens >= 1.
+    num_samples: answers asked for (`n`), each of output_tokens; beam_width: beams that search for one
+    answer, 0 for sampling.
+    tenant: whose it is, by its place in the scenario's list of tenants.
     content: runs that cover the prompt exactly; None for a prompt that shares nothing with any other.
     """
 
@@ -39,3 +42,6 @@ class Request(NamedTuple):
     image_tokens: int = 0
     reasoning_tokens: int = 0
     priority: int = 0
+    num_samples: int = 1
+    beam_width: int = 0
+    tenant: int = 0

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from ..hwmodels.execution import Execution
+from ..errors import Problem, ScenarioError
+from ..hwmodels.prices import shipped_prices
 from ..version import __version__
 from .deployment import Deployment, deploy_all
-from .outcome.meta import PoolMeta, RunMeta, Slo
+from .outcome.meta import KvLayout, PoolMeta, RunMeta, Slo
 from .outcome.results import Result
-from .policy.kv.blocks import KvCache
-from .policy.kv.plain import PlainKvCache
-from .policy.kv.prefix import PrefixKvCache
+from .policy.kv.layout_spec import ContiguousLayout
 from .policy.router import make_router
-from .policy.scheduler import make_scheduler
-from .pool import EngineOverheadConfig
-from .scenario import Scenario, load_scenario, lock, sha256_of
+from .replicas import front_end_times, make_replica, pool_size, replica_totals
+from .scenario import Scenario, load_scenario, lock, sha256_of, with_python_pinned
 from .workload.build import build_demand
 from .workload.demand import Demand
 from .workload.streams import stream
 from .world.clock import Clock
-from .world.cluster import Cluster
 from .world.engine import Engine, OnEnd
-from .world.front_end import FrontEnd, FrontEndTimes
-from .world.recorder import Recorder, ReplicaTotals
+from .world.front_end import FrontEnd
+from .world.link import Links
+from .world.operations import Operations
+from .world.recorder import Recorder
 from .world.source import Source
+from .world.tier_totals import link_totals, tier_totals
+from .world.tiering import PoolTiers
 
 OnProgress = Callable[[float, int], None]
 
@@ -54,26 +55,44 @@ def simulate(
     base_dir: str | Path = ".",
     demand: Demand | None = None,
     on_progress: OnProgress | None = None,
+    allow_python: bool = False,
 ) -> Result:
     """Runs a scenario to its end and returns what happened.
 
     scenario: a `Scenario`, the path of a file, or a shipped scenario's name. base_dir: what the paths in a
     `Scenario` object are relative to; a file's are relative to its own folder. demand: requests to play
-    instead of the scenario's workload. on_progress(now_s, num_done) is called now and then.
+    instead of the scenario's workload. on_progress(now_s, num_done) is called now and then. allow_python:
+    schedulers of `kind: python` may run their code.
     Raises: SimllmError, before anything runs, if the scenario is invalid or infeasible.
     """
     folder = Path(base_dir)
     if not isinstance(scenario, Scenario):
         scenario, folder = load_scenario(scenario)
-    return simulate_prepared(prepare(scenario, folder, demand), on_progress)
+    return simulate_prepared(prepare(scenario, folder, demand, allow_python=allow_python), on_progress)
 
 
-def prepare(scenario: Scenario, folder: Path, demand: Demand | None = None) -> Prepared:
+def prepare(
+    scenario: Scenario, folder: Path, demand: Demand | None = None, *, allow_python: bool = False
+) -> Prepared:
     """Loads models, devices and requests. Raises: SimllmError if anything is missing or does not fit."""
+    scenario = with_python_pinned(scenario, folder, is_allowed=allow_python)
     deployments = deploy_all(scenario.pools, folder)
     if demand is None:
         demand = build_demand(scenario.workload, seed=scenario.seed, base_dir=folder)
+    _check_beams(demand, deployments)
     return Prepared(scenario, folder, deployments, demand, lock(scenario, folder))
+
+
+def _check_beams(demand: Demand, deployments: Sequence[Deployment]) -> None:
+    """Raises: ScenarioError if requests search with beams and a pool's scheduler has none."""
+    if demand.beam_width is None or not demand.beam_width.any():
+        return
+    for number, deployment in enumerate(deployments):
+        scheduler = deployment.config.scheduler
+        # A prefix cache has no beams to fork.
+        if not scheduler.searches_beams or deployment.config.kv.enable_prefix_caching:
+            what = "schedules no beam search: take vllm_v0 without prefix caching, or num_samples"
+            raise ScenarioError([Problem(f"$.pools[{number}].scheduler.kind", what, scheduler.kind)])
 
 
 def simulate_prepared(prepared: Prepared, on_progress: OnProgress | None = None) -> Result:
@@ -88,74 +107,79 @@ def play(prepared: Prepared, on_progress: OnProgress | None = None) -> Recorder:
     """Plays the requests on the deployed pools and returns the record."""
     scenario, deployments, demand = prepared.scenario, prepared.deployments, prepared.demand
     clock = Clock()
-    has_reasoning = demand.reasoning_tokens is not None
-    recorder = Recorder(len(demand), record_steps=scenario.run.record_steps, has_reasoning=has_reasoning)
+    recorder = Recorder(len(demand), record_steps=scenario.run.record_steps)
     # SIMPLIFIED: one front end, with the first pool's times, for all replicas; effect: none with one replica.
     front_end = FrontEnd(front_end_times(deployments[0].config.engine_overhead))
     source = Source(clock, demand, recorder=recorder, front_end=front_end)
     router = make_router(scenario.router, stream(scenario.seed, "router"))
-    cluster = Cluster(router, _reporting(source.request_ended, on_progress))
-    pools = [deployment for deployment in deployments for _ in range(deployment.config.replicas)]
-    for replica, deployment in enumerate(pools):
-        cluster.add(_engine(clock, replica, deployment, scenario, recorder, cluster.request_ended, front_end))
-    source.start(cluster.submit)
+    links = Links(clock)
+    seed, is_over = scenario.seed, recorder.has_ended
+    tiers = {
+        pool.config.name: PoolTiers(pool, clock, links, seed=seed, is_over=is_over) for pool in deployments
+    }
+
+    def make_engine(replica: int, number: int, on_end: OnEnd) -> Engine:
+        pool = deployments[number]
+        return make_replica(
+            clock, replica, pool, tiers[pool.config.name], scenario, recorder, on_end, front_end
+        )
+
+    operations = Operations(
+        clock,
+        recorder,
+        router,
+        pools=[pool_size(deployment) for deployment in deployments],
+        make_engine=make_engine,
+        on_end=_reporting(source.request_ended, on_progress),
+        admission=scenario.admission,
+        faults=scenario.faults,
+        limits_s=Slo(**scenario.slo.model_dump()).limits_s,
+        seed=scenario.seed,
+    )
+    source.start(operations.submit)
     with _no_garbage_collection():
         clock.run_to_end()
-    recorder.ended_at = clock.now
-    recorder.replicas = [_totals(engine, pool) for engine, pool in zip(cluster.engines, pools, strict=True)]
+    ended_at = _ended_at(clock, recorder, deployments) if operations.ended_at is None else operations.ended_at
+    recorder.ended_at = ended_at
+    links.settle()
+    recorder.links = link_totals([link for of_pool in tiers.values() for link in of_pool.links])
+    _sum_up(recorder, operations, deployments)
     return recorder
 
 
-def _engine(
-    clock: Clock,
-    replica: int,
-    deployment: Deployment,
-    scenario: Scenario,
-    recorder: Recorder,
-    on_end: OnEnd,
-    front_end: FrontEnd,
-) -> Engine:
-    config = deployment.config
-    cache = PrefixKvCache if config.kv.enable_prefix_caching else PlainKvCache
-    kv: KvCache = cache(num_blocks=deployment.num_kv_blocks, block_size=config.kv.block_size)
-    return Engine(
-        clock,
-        replica=replica,
-        scheduler=make_scheduler(config.scheduler, kv=kv, max_model_len=deployment.max_model_len),
-        step_model=deployment.step_model,
-        graphs=deployment.graphs,
-        recorder=recorder,
-        pipeline_depth=deployment.pipeline_depth,
-        execution=Execution(deployment.step_model, deployment.profile.power),
-        # With one GPU the engine's process runs the model itself; else its workers do.
-        launches_in_thread=deployment.num_gpus == 1,
-        schedule_s=config.engine_overhead.schedule_s if deployment.pipeline_depth > 1 else 0.0,
-        leaps=scenario.run.leaps,
-        front_end=front_end,
-        on_end=on_end,
-    )
+def _sum_up(recorder: Recorder, operations: Operations, deployments: Sequence[Deployment]) -> None:
+    """Leaves in the record what replicas, tiers and the fleet came to."""
+    ended_at, engines = recorder.ended_at, operations.cluster.engines
+    operations.close(ended_at)
+    recorder.tiers = tier_totals(enumerate(engine.scheduler.kv for engine in engines), ended_at)
+    pools = [deployments[operations.pool_of(engine.replica)] for engine in engines]
+    recorder.replicas = [
+        replica_totals(engine, pool, operations.lived_s(engine.replica, ended_at))
+        for engine, pool in zip(engines, pools, strict=True)
+    ]
 
 
-def front_end_times(config: EngineOverheadConfig) -> FrontEndTimes:
-    """Returns what a pool's front end takes."""
-    names = (field.name for field in fields(FrontEndTimes))
-    return FrontEndTimes(**{name: getattr(config, f"frontend_{name}") for name in names})
+def _ended_at(clock: Clock, recorder: Recorder, deployments: Sequence[Deployment]) -> float:
+    """Returns when the run ended [s]: what tiers still do after the last answer is no part of it."""
+    if not any(deployment.config.kv.has_tiers for deployment in deployments):
+        return clock.now
+    return max((at for at in recorder.finished_at if at == at), default=clock.now)
 
 
 def _reporting(
-    request_ended: Callable[[float], None], on_progress: OnProgress | None
-) -> Callable[[float], None]:
+    request_ended: Callable[[int, float], None], on_progress: OnProgress | None
+) -> Callable[[int, float], None]:
     """Returns `request_ended`, reporting every 256th end to `on_progress` if there is one."""
     if on_progress is None:
         return request_ended
     num_done = 0
 
-    def report(ended_at: float) -> None:
+    def report(index: int, ended_at: float) -> None:
         nonlocal num_done
         num_done += 1
         if num_done % 256 == 0:
             on_progress(ended_at, num_done)
-        request_ended(ended_at)
+        request_ended(index, ended_at)
 
     return report
 
@@ -172,34 +196,6 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _totals(engine: Engine, deployment: Deployment) -> ReplicaTotals:
-    totals, kv, work = engine.journal.totals, engine.scheduler.kv, deployment.work
-    totals.flush()
-    weight_bytes = sum(
-        num_steps * work.weight_bytes(num_tokens) for num_tokens, num_steps in totals.steps_by_tokens.items()
-    )
-    return ReplicaTotals(
-        replica=engine.replica,
-        pool=deployment.config.name,
-        num_steps=totals.num_steps,
-        num_extrapolated_steps=totals.num_extrapolated_steps,
-        busy_s=totals.busy_s(),
-        term_s=totals.term_s(),
-        flops=work.flops(
-            num_tokens=totals.num_tokens,
-            attention_pairs=totals.attention_pairs,
-            num_sampled=totals.num_sampled,
-        ),
-        hbm_bytes=weight_bytes + work.kv_bytes(totals.context_tokens),
-        num_kv_blocks=kv.num_blocks,
-        block_size=kv.block_size,
-        prefix_query_tokens=kv.stats.query_tokens,
-        prefix_hit_tokens=kv.stats.hit_tokens,
-        prefix_misses=dict(kv.stats.misses),
-        max_running=totals.max_running,
-    )
-
-
 def _meta(prepared: Prepared, wall_s: float) -> RunMeta:
     scenario, deployments, lock_yaml = prepared.scenario, prepared.deployments, prepared.lock_yaml
     profile = deployments[0].profile
@@ -214,9 +210,33 @@ def _meta(prepared: Prepared, wall_s: float) -> RunMeta:
         simllm_version=__version__,
         lock_yaml=lock_yaml,
         slo=Slo(**scenario.slo.model_dump()),
-        notes=prepared.demand.notes,
+        tenants=() if scenario.admission is None else tuple(t.name for t in scenario.admission.tenants),
+        kv_layouts={deployment.config.name: _kv_layout(deployment) for deployment in deployments},
+        notes=(*prepared.demand.notes, *_accuracy_notes(deployments)),
         wall_s=wall_s,
     )
+
+
+def _accuracy_notes(deployments: Sequence[Deployment]) -> Iterator[str]:
+    """Yields what the user knows of the accuracy of each pool's quantised weights and KV cache."""
+    for deployment in deployments:
+        config = deployment.config
+        for what, note in (("weights", config.accuracy_note), ("KV cache", config.kv.accuracy_note)):
+            if note is not None:
+                yield f"accuracy of pool {config.name}, {what}: {note}"
+
+
+def _kv_layout(deployment: Deployment) -> KvLayout:
+    layout = deployment.config.kv.layout
+    if not isinstance(layout, ContiguousLayout):
+        return KvLayout()
+    return KvLayout(layout.reserve, layout.allocator == "buddy", deployment.max_model_len)
+
+
+def _usd_per_gpu_hour(deployment: Deployment) -> float | None:
+    given = deployment.config.price_per_gpu_hour
+    shipped = shipped_prices().get(deployment.config.device) if given is None else None
+    return given if shipped is None else shipped.usd_per_gpu_hour
 
 
 def _pool_meta(deployment: Deployment) -> PoolMeta:
@@ -230,4 +250,5 @@ def _pool_meta(deployment: Deployment) -> PoolMeta:
         peak_flops_per_s=None if peak is None else peak * num_gpus,
         hbm_bytes_per_s=device.hbm_bytes_per_s * num_gpus,
         frontend_out_s=front_end_times(config.engine_overhead).way_out_s(1, 0, 0),
+        usd_per_gpu_hour=_usd_per_gpu_hour(deployment),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,19 +12,28 @@ from toys import ToyStepModel
 from simllm.hwmodels.cudagraph import CudaGraphSizes
 from simllm.hwmodels.execution import Execution
 from simllm.hwmodels.power import PowerLimit
+from simllm.sim.policy.kv.blocks import KvCache
+from simllm.sim.policy.kv.ksana import KsanaKvCache
 from simllm.sim.policy.kv.plain import PlainKvCache
 from simllm.sim.policy.kv.prefix import PrefixKvCache
-from simllm.sim.policy.router import LeastOutstandingRouter
-from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Scheduler, VllmV1Spec
+from simllm.sim.policy.router import LeastOutstandingRouter, Router
+from simllm.sim.policy.scheduler import SchedulerSpec, make_scheduler
+from simllm.sim.policy.scheduler.engine_spec import EngineSpec
+from simllm.sim.policy.scheduler.ksana import KsanaSpec
+from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Spec
 from simllm.sim.workload.demand import Demand
 from simllm.sim.world.clock import Clock
 from simllm.sim.world.cluster import Cluster
 from simllm.sim.world.engine import Engine
 from simllm.sim.world.front_end import FrontEnd, FrontEndTimes
+from simllm.sim.world.link import Link, Links
 from simllm.sim.world.recorder import Recorder
 from simllm.sim.world.source import Source
+from simllm.sim.world.transfer import Route, TierMover
 
 SMALL = VllmV1Spec(max_num_seqs=8, max_num_batched_tokens=64)
+BLOCK_BYTES = 1 << 20
+MakeTiers = Callable[[Clock, int, KvCache], tuple[KvCache, TierMover]]
 
 
 def make_demand(rows: list[tuple[float, int, int]], num_clients: int | None = None) -> Demand:
@@ -36,7 +46,7 @@ def play(
     demand: Demand,
     *,
     model: ToyStepModel = ToyStepModel(),  # noqa: B008 - frozen
-    spec: VllmV1Spec = SMALL,
+    spec: SchedulerSpec = SMALL,
     num_blocks: int = 64,
     block_size: int = 4,
     caches: bool = False,
@@ -48,17 +58,34 @@ def play(
     schedule_s: float = 0.0,
     checks_blocks: bool = False,
     times: FrontEndTimes | None = None,
+    router: Router | None = None,
+    copy_s: float = 0.0,
+    tiers: MakeTiers | None = None,
+    make_kv: Callable[[], KvCache] | None = None,
 ) -> tuple[Recorder, list[Engine]]:
-    """Plays `demand` to its end and returns what was recorded."""
+    """Plays `demand` to its end and returns what was recorded.
+
+    copy_s: what moving one block to host memory or back takes, one block after the other each way [s].
+    make_kv: the cache of HBM, if none of the two usual ones.
+    tiers(clock, replica, cache of HBM): a cache over tiers, and what times its moves.
+    """
     clock = Clock()
     recorder = Recorder(len(demand), record_steps=True)
     front_end = FrontEnd(times or FrontEndTimes(in_s=frontend_s[0], out_s=frontend_s[1]))
     source = Source(clock, demand, recorder=recorder, front_end=front_end)
-    cluster = Cluster(LeastOutstandingRouter(), source.request_ended)
+    cluster = Cluster(clock, router or LeastOutstandingRouter(), source.request_ended, recorder.refused)
     for replica in range(num_replicas):
-        cache = PrefixKvCache if caches else PlainKvCache
-        kv = cache(num_blocks=num_blocks, block_size=block_size)
-        scheduler = VllmV1Scheduler(spec, kv=kv, max_model_len=spec.max_model_len or 1 << 20)
+        kv = (
+            make_kv()
+            if make_kv
+            else kv_for(spec, num_blocks=num_blocks, block_size=block_size, caches=caches)
+        )
+        mover = host_mover(clock, copy_s) if copy_s else None
+        if tiers is not None:
+            kv, mover = tiers(clock, replica, kv)
+        scheduler = make_scheduler(
+            spec, kv=kv, max_model_len=spec.max_model_len or 1 << 20, block_bytes=BLOCK_BYTES
+        )
         # Equal replicas would end steps at the same instant but for rounding.
         step_model = replace(model, base_s=model.base_s * (1 + replica / 997))
         engine = Engine(
@@ -72,6 +99,7 @@ def play(
             execution=Execution(step_model, power),
             launches_in_thread=launches_in_thread,
             schedule_s=schedule_s if spec.async_scheduling else 0.0,
+            mover=mover,
             leaps=leaps,
             front_end=front_end,
             on_end=cluster.request_ended,
@@ -86,6 +114,29 @@ def play(
     for engine in cluster.engines:
         engine.journal.totals.flush()
     return recorder, cluster.engines
+
+
+def kv_for(spec: EngineSpec, *, num_blocks: int, block_size: int, caches: bool) -> KvCache:
+    """Returns vLLM's cache or a plain one; KsanaLLM's own for its scheduler, which swaps through it."""
+    if isinstance(spec, KsanaSpec):
+        return KsanaKvCache(
+            num_blocks=num_blocks,
+            block_size=block_size,
+            shares=caches,
+            num_spare_tokens=1,
+            hits_whole_prompts=True,
+        )
+    cache = PrefixKvCache if caches else PlainKvCache
+    return cache(num_blocks=num_blocks, block_size=block_size)
+
+
+def host_mover(clock: Clock, copy_s: float) -> TierMover:
+    """Returns a mover to host memory and back, each way with its own link of a block every `copy_s` [s]."""
+    ways = {
+        way: Route((Link("->".join(way), BLOCK_BYTES / copy_s),))
+        for way in (("hbm", "dram"), ("dram", "hbm"))
+    }
+    return TierMover(Links(clock), ways, num_layers=1)
 
 
 def request_rows(recorder: Recorder) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from sim.small import small, write
 
 from simllm import __version__
 from simllm.cli import main
+from simllm.hot_modules import variant
 from simllm.sim.outcome.files import RUN_FILES
 from simllm.sim.scenario import Scenario
 
@@ -97,8 +98,8 @@ def test_the_schema_is_the_scenario_s(cli: Cli) -> None:
     assert json.loads(out) == Scenario.model_json_schema()
 
 
-def test_the_version_is_the_package_s(cli: Cli) -> None:
-    assert cli("--version") == (0, f"simllm {__version__}\n", "")
+def test_the_version_is_the_package_s_and_says_whether_it_is_compiled(cli: Cli) -> None:
+    assert cli("--version") == (0, f"simllm {__version__} ({variant()})\n", "")
 
 
 AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

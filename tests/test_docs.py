@@ -98,7 +98,7 @@ def test_the_engine_of_the_document_does_what_its_contract_says(monkeypatch: pyt
     (code,) = blocks("docs/add-an-engine.md", "python")
     namespace: dict[str, Any] = {}
     exec(compile(code, "add-an-engine.md", "exec"), namespace)
-    monkeypatch.setattr(harness, "VllmV1Scheduler", namespace["OneAtATimeScheduler"])
+    monkeypatch.setattr(harness, "make_scheduler", namespace["OneAtATimeScheduler"])
     # Steps last 10 ms. Request 0: a prefill and 4 decodes, 0 to 50 ms; request 1 comes meanwhile and takes
     # one step, 50 to 60 ms; request 2 takes 40 steps, 60 to 460 ms; request 3 is larger than 64 blocks of 4.
     demand = harness.make_demand([(0, 10, 5), (0.011, 1, 1), (0.022, 30, 40), (0.033, 200, 60)])

@@ -13,10 +13,12 @@ from simllm.hwmodels.engine_profile import EngineOverhead, load_engine_profile
 from simllm.sim.deployment import deploy
 from simllm.sim.pool import PoolConfig
 from simllm.sim.validate.engine_fit import BOUNDS
+from simllm.sim.world.front_end import FrontEndTimes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "engine-profile.md").read_text(encoding="utf-8")
 CONSTANTS = [field.name for field in fields(EngineOverhead)]
+FRONT_END = [field.name for field in fields(FrontEndTimes)]
 
 
 def test_the_figures_are_those_of_the_shipped_profile() -> None:
@@ -27,7 +29,8 @@ def test_the_figures_are_those_of_the_shipped_profile() -> None:
 def test_every_constant_is_explained_and_fitted() -> None:
     assert list(BOUNDS) == CONSTANTS
     rows = re.findall(r"^\| `(\w+)` \| ", TEXT, re.MULTILINE)
-    assert rows == CONSTANTS * 2  # what it is; its figures
+    # What it is; its figures.
+    assert rows == [*CONSTANTS * 2, *FRONT_END * 2]
 
 
 def test_the_pool_of_the_page_is_one() -> None:

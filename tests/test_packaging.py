@@ -1,77 +1,59 @@
-"""What is installed: the public names, what an import loads, and what the wheel and the sdist hold."""
+"""What is installed: the public names, what an import loads, and what wheels and sdist hold."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wheels import PYPROJECT, ROOT, build, modules, wheel_in
 
 import simllm
-
-ROOT = Path(simllm.__file__).parent
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-BUILD = """
-import sys
-from setuptools import build_meta
-_, out = sys.argv
-build_meta.build_wheel(out)
-build_meta.build_sdist(out)
-"""
-
-
-def modules() -> list[Path]:
-    """Returns the Python files of the package, relative to its root."""
-    folders = ("sim", "hwmodels", "kernels", "calibrate")
-    found = [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
-    return [path.relative_to(ROOT) for path in found]
 
 
 def shipped_data() -> Iterator[str]:
     """Yields the data files of the checkout that every installation must have."""
     folders = ("scenarios", "scenarios/data", "hwmodels/devices", "hwmodels/models", "hwmodels/profiles")
-    for folder in (*folders, "hwmodels/engine_profiles"):
+    yield "hwmodels/prices.yaml"
+    for folder in (*folders, "hwmodels/engine_profiles", "scenarios/studies"):
         for path in (ROOT / folder).glob("*.*"):
             yield path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Builds wheel and sdist from a copy, since setuptools leaves its scratch files beside the sources."""
-    pytest.importorskip("setuptools", minversion="77", reason="the project needs setuptools 77 to be built")
-    copy, out = tmp_path_factory.mktemp("copy") / "checkout", tmp_path_factory.mktemp("dist")
-    skipped = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "out")
-    shutil.copytree(ROOT, copy, ignore=skipped)
-    command = [sys.executable, "-P", "-W", "ignore", "-c", BUILD, str(out)]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out
+    """Builds sdist and wheel in pure Python."""
+    return build(tmp_path_factory.mktemp("pure"), is_pure=True)
 
 
 def test_the_wheel_holds_every_module_and_data_file(built: Path) -> None:
-    (wheel,) = built.glob("simllm-*.whl")
+    wheel = wheel_in(built)
     names = zipfile.ZipFile(wheel).namelist()
     wanted = [*(path.as_posix() for path in modules()), *shipped_data(), "py.typed"]
     missing = {f"simllm/{name}" for name in wanted} - set(names)
     assert missing == set()
     meta = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in names} == {"simllm", meta}, "nothing but simllm is installed"
-    assert not [name for name in names if name.startswith("simllm/tests/")]
+    assert not [name for name in names if name.startswith(("simllm/tests/", "simllm/setup"))]
+
+
+def test_the_pure_wheel_is_one_for_all_platforms(built: Path) -> None:
+    wheel = wheel_in(built)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("simllm/compiled/")]
 
 
 def test_the_sdist_holds_what_a_wheel_is_built_from(built: Path) -> None:
     (sdist,) = built.glob("simllm-*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {*shipped_data(), "py.typed", "pyproject.toml", "LICENSE", "README.md", "cli.py"} <= names
+    wanted = {*shipped_data(), "py.typed", "pyproject.toml", "setup.py", "LICENSE", "README.md", "cli.py"}
+    assert wanted <= names
 
 
 def test_every_package_is_listed() -> None:
@@ -108,3 +90,5 @@ def test_constraints_pin_each_direct_dependency_to_one_version() -> None:
     pins = {line.split("==")[0].lower() for line in lines if line and not line.startswith("#")}
     assert names <= pins
     assert "torch" in pins
+    (mypy,) = (line for line in lines if line.startswith("mypy=="))
+    assert mypy in PYPROJECT["build-system"]["requires"], "what compiles is what checks the types"

@@ -15,10 +15,12 @@ from .attention import (
 from .gemm import Tile, gemm, gemm_candidates
 from .mla import mla_absorbed, mla_expanded
 from .moe import (
+    align_experts,
     combine_experts,
     expected_distinct_experts,
     grouped_gemm,
     grouped_gemm_candidates,
+    needs_alignment,
     route,
 )
 from .op import Launches, Op, Sizes
@@ -29,6 +31,8 @@ from .vector import (
     kv_write,
     layer_norm,
     quantize,
+    quantize_max,
+    quantize_scaled,
     rms_norm,
     rope,
     sampling,
@@ -43,6 +47,7 @@ __all__ = [
     "Sizes",
     "Tile",
     "activation",
+    "align_experts",
     "attention_pairs",
     "combine_experts",
     "decode_attention",
@@ -60,9 +65,12 @@ __all__ = [
     "mla_absorbed",
     "mla_expanded",
     "naive_attention",
+    "needs_alignment",
     "patch_embed",
     "prefill_attention",
     "quantize",
+    "quantize_max",
+    "quantize_scaled",
     "rms_norm",
     "rope",
     "route",

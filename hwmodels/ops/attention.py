@@ -32,7 +32,8 @@ class AttentionShape:
     """The heads of one attention layer on one rank.
 
     kv_bytes_per_token: cached bytes of one token in this layer, read once for all the query heads that
-    share them.
+    share them. widen_flops_per_token: vector work each time a CTA loads a cached token that it cannot
+    multiply as it is stored.
     """
 
     num_q_heads: int
@@ -41,6 +42,7 @@ class AttentionShape:
     v_head_dim: int
     dtype: str
     kv_bytes_per_token: float
+    widen_flops_per_token: float = 0.0
 
     @classmethod
     def grouped_query(
@@ -56,9 +58,13 @@ class AttentionShape:
         return 2 * self.num_q_heads * (self.qk_head_dim + self.v_head_dim)
 
     @property
-    def vector_flops_per_pair(self) -> int:
-        """Softmax work of one pair, in FP32-FLOP equivalents."""
-        return SOFTMAX_FLOPS * self.num_q_heads
+    def vector_flops_per_pair(self) -> float:
+        """Softmax work of one pair, in FP32-FLOP equivalents; keys are widened once per tile of queries."""
+        return SOFTMAX_FLOPS * self.num_q_heads + self.widen_flops_per_token / self.tile_tokens
+
+    def decode_vector_flops_per_token(self, query_len: int) -> float:
+        """Softmax and widening of one cached token that `query_len` new tokens attend to."""
+        return SOFTMAX_FLOPS * self.num_q_heads * query_len + self.widen_flops_per_token
 
     @property
     def query_bytes_per_token(self) -> float:
@@ -146,7 +152,7 @@ def decode_attention(shape: AttentionShape, *, sum_context: int, count: int, que
         kind="decode_attention",
         flops=float(pairs * shape.flops_per_pair),
         issued_flops=sum_context * shape.decode_issued_flops_per_token(query_len),
-        vector_flops=float(query_len * sum_context * shape.vector_flops_per_pair),
+        vector_flops=sum_context * shape.decode_vector_flops_per_token(query_len),
         hbm_bytes=sum_context * shape.kv_bytes_per_token + count * query_len * shape.query_bytes_per_token,
         dtype=shape.dtype,
     )

@@ -17,6 +17,11 @@ WARPGROUP_ROWS = 64
 # SIMPLIFIED: GPUs without multicast get it too; effect: none where their L2 does not bind (A100: 61 % of it).
 CLUSTER_CTAS = 2
 
+# Vector work to widen one quantised weight and to multiply it by its scale: an instruction each for two
+# packed weights, of which a counted multiply-add is one for one.
+# Source: estimated from Marlin (arXiv 2408.11743), section 3.4: lop3 and hfma2 on pairs of int4.
+DEQUANTISE_FLOPS = 2.0
+
 
 class Tile(NamedTuple):
     """The piece of the output that one CTA computes: `m` tokens by `n` output features."""
@@ -39,6 +44,7 @@ def gemm(
     dtype: str,
     *,
     weight_dtype: str | None = None,
+    weight_scale_bytes: float = 0.0,
     out_dtype: str | None = None,
     tile: Tile = DEFAULT_TILE,
     split_k: int = 1,
@@ -46,26 +52,31 @@ def gemm(
 ) -> Op:
     """Returns the product of activations (m, k) of `dtype` with weights (n, k), giving (m, n).
 
-    weight_dtype, out_dtype: `dtype` if None. split_k: CTAs that share one output tile along k and add up
+    weight_dtype, out_dtype: `dtype` if None; narrower weights are widened by every CTA that loads them, with
+    `weight_scale_bytes` of scales beside each. split_k: CTAs that share one output tile along k and add up
     their fp32 partial results through L2.
     Source: FLOPs 2mnk. SRAM: each warpgroup of 64 rows reads its own rows and the whole weight panel.
     """
     in_bytes = DTYPE_BYTES[dtype]
-    weight_bytes = DTYPE_BYTES[weight_dtype or dtype]
+    weight_bytes = DTYPE_BYTES[weight_dtype or dtype] + weight_scale_bytes
+    widened = ceil(m / tile.m) * n * k if weight_dtype not in (None, dtype) else 0.0
     num_tiles = ceil(m / tile.m) * ceil(n / tile.n)
     partials = 2 * 4 * split_k * m * n if split_k > 1 else 0.0
     warpgroups = ceil(tile.m / WARPGROUP_ROWS)
     rows = min(tile.m, WARPGROUP_ROWS)
+    is_narrow = weight_dtype not in (None, dtype)
     return Op(
-        kind=kind,
+        kind="gemm_weight_only" if is_narrow and kind == "gemm" else kind,
         flops=2.0 * m * n * k,
         issued_flops=2.0 * num_tiles * tile.m * tile.n * k,
         num_tiles=num_tiles * split_k,
+        vector_flops=DEQUANTISE_FLOPS * widened,
         hbm_bytes=m * k * in_bytes + n * k * weight_bytes + m * n * DTYPE_BYTES[out_dtype or dtype],
         l2_bytes=num_tiles * k * (tile.m * in_bytes + tile.n * weight_bytes / CLUSTER_CTAS) + partials,
         sram_bytes=num_tiles * k * warpgroups * (rows + tile.n) * in_bytes,
         dtype=dtype,
-        sizes=Sizes(ceil(m), n, k) if weight_dtype in (None, dtype) else None,
+        sizes=Sizes(ceil(m), n, k),
+        weight_dtype=weight_dtype if is_narrow else None,
     )
 
 
@@ -76,6 +87,7 @@ def gemm_candidates(
     dtype: str,
     *,
     weight_dtype: str | None = None,
+    weight_scale_bytes: float = 0.0,
     out_dtype: str | None = None,
     kind: str = "gemm",
 ) -> tuple[Op, ...]:
@@ -89,7 +101,8 @@ def gemm_candidates(
     return tuple(
         gemm(
             m, n, k, dtype,
-            weight_dtype=weight_dtype, out_dtype=out_dtype, tile=tile, split_k=split_k, kind=kind,
+            weight_dtype=weight_dtype, weight_scale_bytes=weight_scale_bytes, out_dtype=out_dtype,
+            tile=tile, split_k=split_k, kind=kind,
         )
         for tile in tiles
         for split_k in splits

@@ -22,12 +22,21 @@ def mla_expanded(
 
 
 def mla_absorbed(
-    num_heads: int, *, kv_lora_rank: int, qk_rope_head_dim: int, dtype: str, kv_bytes_per_token: float
+    num_heads: int,
+    *,
+    kv_lora_rank: int,
+    qk_rope_head_dim: int,
+    dtype: str,
+    kv_bytes_per_token: float,
+    widen_flops_per_token: float = 0.0,
 ) -> AttentionShape:
     """Returns the heads of decoding: all queries attend to one latent head, which is K and V at once.
 
-    kv_bytes_per_token: of one layer; the latent's layout has dtypes of its own (`fp8_ds_mla`).
+    kv_bytes_per_token, widen_flops_per_token: of one layer; the latent's layout has dtypes of its own
+    (`fp8_ds_mla`).
     DeepSeek-V3: 2 * 128 * (576 + 512) = 278,528 FLOPs per pair, 576 elements per cached token.
     """
     latent = kv_lora_rank + qk_rope_head_dim
-    return AttentionShape(num_heads, 1, latent, kv_lora_rank, dtype, kv_bytes_per_token)
+    return AttentionShape(
+        num_heads, 1, latent, kv_lora_rank, dtype, kv_bytes_per_token, widen_flops_per_token
+    )

@@ -9,13 +9,19 @@ Unit = Literal["matrix", "vector"]
 
 
 class Sizes(NamedTuple):
-    """Rows (tokens), columns and inner size of an op, as a calibrated profile names them, and experts."""
+    """Rows (tokens), columns and inner size of an op, as a calibrated profile names them, and experts.
+
+    picks: of the `top_k` experts of a token those that lie on this rank, on average, 0 if all do. skew: how
+    unevenly experts are chosen.
+    """
 
     m: int
     n: int
     k: int = 0
     num_experts: int = 0
     top_k: int = 0
+    picks: float = 0.0
+    skew: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Op:
     vector_flops: work of the vector units beside the matrix units (softmax), in parallel to them.
     hbm_bytes, l2_bytes, sram_bytes: traffic at each level; 0 where that level cannot be what binds.
     sizes: what a measurement of the same op is found by; None where it has no such sizes (mixed dtypes).
+    latency_s: least time of the launch, of steps that depend on each other.
+    weight_dtype: of weights that are narrower than what they are multiplied with, None if they are not.
     """
 
     kind: str
@@ -41,7 +49,9 @@ class Op:
     l2_bytes: float = 0.0
     sram_bytes: float = 0.0
     num_kernels: int = 1
+    latency_s: float = 0.0
     sizes: Sizes | None = None
+    weight_dtype: str | None = None
 
 
 class Launches(NamedTuple):

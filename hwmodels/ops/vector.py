@@ -105,6 +105,22 @@ def quantize(num_elements: int, dtype: str, quantized_dtype: str) -> Op:
     return Op("quantize", 3.0 * num_elements, hbm_bytes, dtype, unit="vector", num_kernels=2)
 
 
+def quantize_max(num_tokens: int, width: int, dtype: str, quantized_dtype: str) -> Op:
+    """Returns the pass of dynamic per-tensor quantisation that finds the maximum: one read."""
+    elements = num_tokens * width
+    hbm_bytes = elements * DTYPE_BYTES[dtype]
+    sizes = Sizes(num_tokens, width)
+    return Op("quantize_max", float(elements), hbm_bytes, quantized_dtype, unit="vector", sizes=sizes)
+
+
+def quantize_scaled(num_tokens: int, width: int, dtype: str, quantized_dtype: str) -> Op:
+    """Returns the pass that scales and narrows: one read, one write."""
+    elements = num_tokens * width
+    hbm_bytes = elements * (DTYPE_BYTES[dtype] + DTYPE_BYTES[quantized_dtype])
+    sizes = Sizes(num_tokens, width)
+    return Op("quantize_scaled", 2.0 * elements, hbm_bytes, quantized_dtype, unit="vector", sizes=sizes)
+
+
 def sampling(num_sampled: int, vocab_size: int, dtype: str) -> Op:
     """Returns sampling from logits (num_sampled, vocab_size): one read of `dtype`, then fp32 passes."""
     logits = num_sampled * vocab_size

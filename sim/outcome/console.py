@@ -62,6 +62,7 @@ def _engine(summary: Summary) -> Iterator[tuple[str, object]]:
     """Yields what a real benchmark cannot see; counts of mishaps only where there are any."""
     for label, key in (
         ("Rejected requests:", "rejected"),
+        ("Requests given up:", "given_up"),
         ("Unfinished requests:", "unfinished"),
         ("Answers cut at context limit:", "truncated"),
         ("Steps outside profiled range:", "extrapolated_steps"),
@@ -71,10 +72,31 @@ def _engine(summary: Summary) -> Iterator[tuple[str, object]]:
     yield "Preemptions:", summary["num_preemptions"]
     yield "Peak KV cache usage (%):", _percent(_peak_kv_share(summary["kv"]))
     yield "Prefix cache hit rate (%):", _percent(summary["prefix_cache_hit_rate"])
+    for tier, share in _tier_shares(summary).items():
+        yield f"    of it in {tier} (%):", _percent(share)
+    if summary["faults"] is not None:
+        yield "Availability (%):", _percent(summary["faults"]["availability"])
+        yield "Requests lost in crashes:", summary["faults"]["lost_requests"]
+        yield "Tokens computed for nothing:", summary["faults"]["lost_tokens"]
+    if summary["scaling"] is not None:
+        yield "GPU hours:", summary["gpu_hours"]
+        yield "Cost (USD):", summary["cost_usd"]
     yield "Replica busy (%):", _percent(summary["busy_share"])
+    if summary["bubble_share"] is not None:
+        yield "Pipeline bubbles (%):", _percent(summary["bubble_share"])
     yield "MFU (%):", _percent(summary["mfu"])
     yield "MBU (%):", _percent(summary["mbu"])
     yield "Hardware profile:", f"{summary['profile']['name']} ({summary['profile']['kind']})"
+
+
+def _tier_shares(summary: Summary) -> dict[str, float]:
+    """Returns the prompt tokens hit in each tier under HBM over all that were looked up."""
+    num_queried = sum(kv["prefix_query_tokens"] for kv in summary["kv"])
+    shares: dict[str, float] = {}
+    for tier in summary["kv_tiers"]:
+        name = tier["tier"]
+        shares[name] = shares.get(name, 0.0) + tier["hit_tokens"] / max(num_queried, 1)
+    return shares
 
 
 def _peak_kv_share(caches: list[Mapping[str, int | None]]) -> float | None:

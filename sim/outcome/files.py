@@ -91,9 +91,19 @@ def write_summary(summary: Summary, path: Path) -> None:
 
 def write_text_whole(path: Path, text: str) -> None:
     """Writes a text file whole or not at all. Raises: SimllmError if it cannot be written."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a file to write beside `path`; it takes its place if the block succeeds, and vanishes if not.
+
+    Raises: SimllmError if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise SimllmError(f"{path}: cannot be written: {error.strerror or error}") from error

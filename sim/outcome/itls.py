@@ -19,7 +19,8 @@ _TOLERANCE = 1e-9  # of an instant: its sum in closed form and step by step diff
 def inter_token_latencies(rows: RequestRows, runs: StepRuns, request_id: int, recorder: Recorder) -> Floats:
     """Returns the gaps between the tokens of one request [s], (output_tokens - 1,), as its steps ended.
 
-    Raises: SimllmError for a request that is unknown, did not finish, was preempted, or missed a step.
+    Raises: SimllmError for a request that is unknown, did not finish, was preempted, has several samples, or
+    missed a step.
     """
     if not 0 <= request_id < len(rows):
         raise SimllmError(f"request {request_id}: the run has requests 0 to {len(rows) - 1}")
@@ -28,6 +29,8 @@ def inter_token_latencies(rows: RequestRows, runs: StepRuns, request_id: int, re
     if rows.num_preemptions[request_id]:
         raise SimllmError(f"request {request_id}: was preempted, so its token times are not the step ends")
     first, last = recorder.first_step_ended_at[request_id], recorder.last_step_ended_at[request_id]
+    if rows.num_sequences[request_id] > 1:
+        raise SimllmError(f"request {request_id}: has several samples, whose token times differ")
     ends = _step_ends(runs, int(rows.replica[request_id]), first, last)
     gaps: Floats = np.diff(ends)
     if len(gaps) != rows.output_tokens[request_id] - 1:

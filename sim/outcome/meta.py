@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ...units import MS_PER_S
 
@@ -32,7 +33,8 @@ class PoolMeta:
 
     peak_flops_per_s, hbm_bytes_per_s: of one replica, all its GPUs together, at the dtype that it computes
     in; None where no figure is public, and then MFU or MBU is unknown.
-    frontend_out_s: from a step's end until its tokens reach the user [s].
+    usd_per_gpu_hour: None if no price is known. frontend_out_s: from a step's end until its tokens reach the
+    user [s].
     """
 
     name: str
@@ -42,6 +44,20 @@ class PoolMeta:
     peak_flops_per_s: float | None
     hbm_bytes_per_s: float | None
     frontend_out_s: float = 0.0
+    usd_per_gpu_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KvLayout:
+    """Where requests' keys and values lie in one pool.
+
+    reserve: how much contiguous memory a request reserves (`kv.layout.reserve`), None where blocks are paged.
+    rounds_up: to a power of two. max_model_len: the longest prompt plus answer [tokens].
+    """
+
+    reserve: Literal["max", "pow2", "oracle"] | None = None
+    rounds_up: bool = False
+    max_model_len: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +66,7 @@ class RunMeta:
 
     profile: at least `name` and `kind` (calibrated or datasheet) of the hardware profile.
     terms: names of the cost terms, in the order of the columns of the steps table.
+    tenants: names, as admission knows them. kv_layouts: by the name of the pool; paged where it is not named.
     lock_yaml: the fully resolved scenario; running it again gives the same files.
     wall_s: real time that the simulation took [s]; shown, never written into a file.
     """
@@ -64,5 +81,7 @@ class RunMeta:
     simllm_version: str
     lock_yaml: str
     slo: Slo = field(default_factory=Slo)
+    kv_layouts: Mapping[str, KvLayout] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
     wall_s: float = 0.0

@@ -12,6 +12,7 @@ from ..workload.demand import Demand
 from ..world.recorder import Recorder
 from .files import whole_folder, write_summary, write_table
 from .itls import inter_token_latencies
+from .kv_waste import holdings_of
 from .meta import RunMeta
 from .rows import Floats, request_rows
 from .steps import StepRuns, step_runs
@@ -30,8 +31,10 @@ class Result:
 
     def __init__(self, recorder: Recorder, demand: Demand, meta: RunMeta) -> None:
         self._recorder = recorder
-        self._rows, self._reasons = request_rows(recorder, demand)
         self.meta = meta
+        # Step rows are only needed, and put in order, where they tell when reasoning ended.
+        runs = None if demand.reasoning_tokens is None else self._runs
+        self._rows, self._reasons = request_rows(recorder, demand, runs)
 
     @property
     def requests(self) -> pd.DataFrame:
@@ -52,8 +55,7 @@ class Result:
 
         Raises: SimllmError if steps were not recorded.
         """
-        recorder = self._recorder
-        return _frame(kv_table(self._recorded_runs(), recorder.replicas, recorder.ended_at))
+        return _frame(self._kv_table(self._recorded_runs()))
 
     def summary(self) -> Summary:
         """Returns the scalars of the run, None where unknown; `definitions` in it says what they mean."""
@@ -74,16 +76,20 @@ class Result:
 
         Raises: SimllmError if the folder holds anything else, or cannot be written.
         """
-        recorder, runs = self._recorder, self._runs
+        runs = self._runs
         with whole_folder(Path(directory)) as folder:
             requests = request_table(self._rows, self._reasons, self.meta)
             write_table(requests, parquet=folder / "requests.parquet", csv=folder / "requests.csv")
             if runs is not None:
                 write_table(step_table(runs, self.meta), parquet=folder / "steps.parquet")
-                kv = kv_table(runs, recorder.replicas, recorder.ended_at)
-                write_table(kv, parquet=folder / "kv.parquet")
+                write_table(self._kv_table(runs), parquet=folder / "kv.parquet")
             write_summary(self._summary, folder / "summary.json")
             (folder / "scenario.lock.yaml").write_text(self.meta.lock_yaml, encoding="utf-8")
+
+    def _kv_table(self, runs: StepRuns) -> TableStream:
+        recorder = self._recorder
+        holdings = holdings_of(self._rows, self.meta.kv_layouts, recorder.replicas)
+        return kv_table(runs, recorder.replicas, recorder.ended_at, recorder.tiers, holdings)
 
     @cached_property
     def _summary(self) -> Summary:

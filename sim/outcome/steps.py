@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from operator import attrgetter
-from typing import TypeVar
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from ..world.recorder import StepRun
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 _COUNTS = tuple(name for name in StepRun._fields if name not in ("started_at", "line", "block_growth"))
 
@@ -164,27 +162,28 @@ class StepRows:
 
 def step_runs(recorded: Sequence[StepRun], num_terms: int) -> StepRuns:
     """Returns the recorded runs as columns, ordered by replica and step."""
-    runs = sorted(recorded)  # (replica, first_step) comes first and names a run
-    lines: list[DecodeLine] = [run.line for run in runs]
-    names = [line.bound for line in lines]
-    bounds = tuple(sorted(set(names)))
+    runs = _columns(StepRun, sorted(recorded))  # (replica, first_step) comes first and names a run
+    lines = _columns(DecodeLine, runs["line"])
+    bounds = tuple(sorted(set(lines["bound"])))
     codes = {name: code for code, name in enumerate(bounds)}
     return StepRuns(
-        counts={name: _column(runs, name, np.int64) for name in _COUNTS},
-        started_at=_column(runs, "started_at", np.float64),
-        base_s=_column(lines, "base_s", np.float64),
-        slope_s=_column(lines, "slope_s", np.float64),
-        base_terms=_matrix([line.base_terms for line in lines], num_terms),
-        slope_terms=_matrix([line.slope_terms for line in lines], num_terms),
-        bound=np.fromiter(map(codes.__getitem__, names), np.int64, len(names)),
+        counts={name: np.array(runs[name], np.int64) for name in _COUNTS},
+        started_at=np.array(runs["started_at"], np.float64),
+        base_s=np.array(lines["base_s"], np.float64),
+        slope_s=np.array(lines["slope_s"], np.float64),
+        base_terms=_matrix(lines["base_terms"], num_terms),
+        slope_terms=_matrix(lines["slope_terms"], num_terms),
+        bound=np.array([codes[name] for name in lines["bound"]], np.int64),
         bounds=bounds,
-        is_extrapolated=_column(lines, "is_extrapolated", np.bool_),
-        growth=_block_growth([run.block_growth for run in runs]),
+        is_extrapolated=np.array(lines["is_extrapolated"], np.bool_),
+        growth=_block_growth(runs["block_growth"]),
     )
 
 
-def _column(rows: Sequence[object], field: str, dtype: type[Scalar]) -> NDArray[Scalar]:
-    return np.fromiter(map(attrgetter(field), rows), dtype, len(rows))
+def _columns(row: type[NamedTuple], rows: Sequence[tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """Returns the fields of `rows` by name, each from all rows."""
+    fields: tuple[str, ...] = row._fields
+    return dict(zip(fields, zip(*rows, strict=True) if rows else repeat(()), strict=False))
 
 
 def _matrix(rows: Sequence[tuple[float, ...]], num_columns: int) -> Floats:

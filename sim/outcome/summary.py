@@ -11,10 +11,14 @@ import numpy as np
 from ...units import MS_PER_S
 from ..world.recorder import Recorder, ReplicaTotals, Status
 from .definitions import DEFINITIONS
+from .fleet import fleet_summary, lived_s, tenant_summary
+from .kv_waste import kv_waste
 from .meta import PoolMeta, RunMeta
 from .metrics import gap_scalars, latency_scalars, max_concurrent, max_tokens_per_s, ratio
 from .rows import Flags, Ints, RequestRows
+from .sessions import session_summary
 from .steps import StepRuns
+from .tiers import tier_summary
 
 SCHEMA_VERSION = 1
 """Raised whenever a key of the summary or a column of a table changes its name or meaning."""
@@ -43,8 +47,13 @@ def summarise(recorder: Recorder, rows: RequestRows, runs: StepRuns | None, meta
         **latency_scalars("queue", rows.queue_s[done]),
         "output_tokens_per_s_per_user": ratio(MS_PER_S, tpot["mean_tpot_ms"]),
         **_counts(rows, done, recorder),
-        **_utilisation(recorder.replicas, meta, span_s),
+        "sessions": session_summary(rows),
+        **_utilisation(recorder, meta, span_s),
         "kv": [_kv(totals, runs) for totals in recorder.replicas],
+        **tier_summary(recorder, span_s),
+        **fleet_summary(recorder, meta, span_s),
+        "tenants": tenant_summary(rows, meta.tenants, meta),
+        "kv_waste": kv_waste(rows, runs, meta.kv_layouts, recorder.replicas),
         "definitions": dict(DEFINITIONS),
         "notes": list(meta.notes),
     }
@@ -67,6 +76,7 @@ def _head(meta: RunMeta) -> Summary:
 def _throughput(rows: RequestRows, done: Flags, duration_s: float, meta: RunMeta) -> Summary:
     num_done = int(done.sum())
     num_input, num_output = _total(rows.prompt_tokens, done), _total(rows.output_tokens, done)
+    num_reasoning = _total(rows.num_reasoning_tokens, done)
     goodput = ratio(int(rows.meets(meta.slo).sum()), duration_s) if meta.slo.limits_s else None
     return {
         "duration": duration_s if num_done else None,
@@ -74,10 +84,14 @@ def _throughput(rows: RequestRows, done: Flags, duration_s: float, meta: RunMeta
         "failed": len(rows) - num_done,
         "total_input_tokens": num_input,
         "total_output_tokens": num_output,
+        "total_reasoning_tokens": num_reasoning,
+        "total_answer_tokens": num_output - num_reasoning,
         "request_throughput": ratio(num_done, duration_s),
         "request_goodput": goodput,
         "output_throughput": ratio(num_output, duration_s),
         "total_token_throughput": ratio(num_input + num_output, duration_s),
+        "reasoning_throughput": ratio(num_reasoning, duration_s),
+        "answer_throughput": ratio(num_output - num_reasoning, duration_s),
     }
 
 
@@ -96,15 +110,17 @@ def _peak_tokens(
 
 
 def _counts(rows: RequestRows, done: Flags, recorder: Recorder) -> Summary:
-    reasons = Counter(recorder.reasons.values())
-    is_truncated = done & (rows.output_tokens < rows.requested_output_tokens)
-    num_rejected = int(rows.with_status(Status.REJECTED).sum())
+    was_rejected, has_failed = rows.with_status(Status.REJECTED), rows.with_status(Status.FAILED)
+    is_truncated = done & (rows.output_tokens < rows.requested_output_tokens * rows.num_sequences)
+    num_rejected, num_given_up = int(was_rejected.sum()), int(has_failed.sum())
     return {
         "rejected": num_rejected,
-        # Engines turn away only what they could never serve (`Scheduler.refusal`), whatever the load.
-        "unservable": num_rejected,
-        "rejections": dict(sorted(reasons.items())),
-        "unfinished": len(rows) - int(done.sum()) - num_rejected,
+        # Engines turn away what they could never serve, whatever the load; gates and routers the rest.
+        "unservable": int((was_rejected & (rows.replica >= 0)).sum()),
+        "rejections": _reasons(recorder, was_rejected),
+        "given_up": num_given_up,
+        "failures": _reasons(recorder, has_failed),
+        "unfinished": len(rows) - int(done.sum()) - num_rejected - num_given_up,
         "truncated": int(is_truncated.sum()),
         "preempted": int((rows.num_preemptions > 0).sum()),
         "num_preemptions": int(rows.num_preemptions.sum()),
@@ -113,25 +129,46 @@ def _counts(rows: RequestRows, done: Flags, recorder: Recorder) -> Summary:
     }
 
 
-def _utilisation(replicas: list[ReplicaTotals], meta: RunMeta, span_s: float) -> Summary:
+def _reasons(recorder: Recorder, rows: Flags) -> dict[str, int]:
+    counted = Counter(reason for row, reason in recorder.reasons.items() if rows[row])
+    return dict(sorted(counted.items()))
+
+
+def _utilisation(recorder: Recorder, meta: RunMeta, span_s: float) -> Summary:
+    replicas = recorder.replicas
     pools = {pool.name: pool for pool in meta.pools}
     shares = [_replica(totals, pools[totals.pool], span_s) for totals in replicas]
-    num_replicas = len(replicas)
+    up_s = sum(lived_s(totals, span_s) for totals in replicas)
     terms = {term: sum(totals.term_s[term] for totals in replicas) for term in meta.terms}
     num_queried = sum(totals.prefix_query_tokens for totals in replicas)
     return {
         "span_s": span_s,
         "extrapolated_steps": sum(totals.num_extrapolated_steps for totals in replicas),
-        "mfu": _utilised([(t.flops, pools[t.pool].peak_flops_per_s) for t in replicas], span_s),
-        "mbu": _utilised([(t.hbm_bytes, pools[t.pool].hbm_bytes_per_s) for t in replicas], span_s),
-        "busy_share": ratio(sum(totals.busy_s for totals in replicas), span_s * num_replicas),
-        "term_share": {term: ratio(seconds, span_s * num_replicas) for term, seconds in terms.items()},
-        "prefix_cache_hit_rate": ratio(sum(totals.prefix_hit_tokens for totals in replicas), num_queried),
+        "mfu": _utilised([(t.flops, pools[t.pool].peak_flops_per_s, lived_s(t, span_s)) for t in replicas]),
+        "mbu": _utilised(
+            [(t.hbm_bytes, pools[t.pool].hbm_bytes_per_s, lived_s(t, span_s)) for t in replicas]
+        ),
+        "busy_share": ratio(sum(totals.busy_s for totals in replicas), up_s),
+        "term_share": {term: ratio(seconds, up_s) for term, seconds in terms.items()},
+        "bubble_share": _bubble_share(replicas),
+        "prefix_cache_hit_rate": ratio(_num_hit_tokens(recorder), num_queried),
         "replicas": shares,
     }
 
 
+def _bubble_share(replicas: list[ReplicaTotals]) -> float | None:
+    staged = [totals for totals in replicas if totals.bubble_share is not None]
+    idle_s = sum(totals.num_stages * totals.busy_s * (totals.bubble_share or 0.0) for totals in staged)
+    return ratio(idle_s, sum(totals.num_stages * totals.busy_s for totals in staged))
+
+
+def _num_hit_tokens(recorder: Recorder) -> int:
+    in_tiers = (one.hit_tokens for totals in recorder.tiers for one in totals.replicas.values())
+    return sum(totals.prefix_hit_tokens for totals in recorder.replicas) + sum(in_tiers)
+
+
 def _replica(totals: ReplicaTotals, pool: PoolMeta, span_s: float) -> Summary:
+    span_s = lived_s(totals, span_s)
     return {
         "replica": totals.replica,
         "pool": totals.pool,
@@ -139,17 +176,17 @@ def _replica(totals: ReplicaTotals, pool: PoolMeta, span_s: float) -> Summary:
         "max_running": totals.max_running,
         "busy_share": ratio(totals.busy_s, span_s),
         "term_share": {term: ratio(seconds, span_s) for term, seconds in totals.term_s.items()},
-        "mfu": _utilised([(totals.flops, pool.peak_flops_per_s)], span_s),
-        "mbu": _utilised([(totals.hbm_bytes, pool.hbm_bytes_per_s)], span_s),
+        "mfu": _utilised([(totals.flops, pool.peak_flops_per_s, span_s)]),
+        "mbu": _utilised([(totals.hbm_bytes, pool.hbm_bytes_per_s, span_s)]),
     }
 
 
-def _utilised(work: list[tuple[float, float | None]], span_s: float) -> float | None:
-    """Returns the work done over the work possible in `span_s`; None if a peak is unknown."""
-    peaks = [peak for _, peak in work if peak is not None]
-    if len(peaks) < len(work):
+def _utilised(work: list[tuple[float, float | None, float]]) -> float | None:
+    """Returns the work done over the work possible at each peak and time; None if a peak is unknown."""
+    possible = [peak * up_s for _, peak, up_s in work if peak is not None]
+    if len(possible) < len(work):
         return None
-    return ratio(sum(done for done, _ in work), sum(peaks) * span_s)
+    return ratio(sum(done for done, _, _ in work), sum(possible))
 
 
 def _kv(totals: ReplicaTotals, runs: StepRuns | None) -> Summary:

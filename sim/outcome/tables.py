@@ -5,7 +5,8 @@ A stream is made a batch at a time, so that writing a table costs the memory of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
 from math import ceil, log10
 from typing import NamedTuple
 
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 
 from ...units import MS_PER_S
 from ..world.recorder import ReplicaTotals, Status
+from ..world.tier_totals import TierTotals
 from .columns import categories, flags, floats, numbers, texts
+from .kv_waste import Holdings
 from .meta import RunMeta
 from .rows import RequestRows
 from .steps import StepRows, StepRuns
+from .tiers import TIER_NAMES, content_at
 
 ROWS_PER_BATCH = 1 << 16
 MAX_KV_SAMPLES = 1_000
@@ -47,13 +51,23 @@ def step_table(runs: StepRuns, meta: RunMeta) -> TableStream:
     return _stream(_step_batch(rows, meta) for rows in runs.chunks(ROWS_PER_BATCH))
 
 
-def kv_table(runs: StepRuns, replicas: list[ReplicaTotals], ended_at: float) -> TableStream:
+def kv_table(
+    runs: StepRuns,
+    replicas: list[ReplicaTotals],
+    ended_at: float,
+    tiers: Sequence[TierTotals] = (),
+    holdings: Sequence[Holdings] = (),
+) -> TableStream:
     """Returns the KV blocks in use by replica (at least one) and tier, at even instants to `ended_at` [s].
 
+    Of a tier that replicas share `replica` is null, and in use are the blocks that it holds.
+
     Instants are multiples of 1, 2 or 5 times a power of ten of a second, `MAX_KV_SAMPLES` at most per
-    replica. In use are the blocks of the step that runs; none while a replica idles.
+    replica. In use are the blocks of the step that runs; none while a replica idles. holdings: what requests
+    held of each of `replicas`; without them filled and held tokens are null.
     """
-    return _stream(_kv_batch(runs, totals, ended_at) for totals in replicas)
+    in_hbm = (_kv_batch(runs, totals, ended_at, held) for totals, held in zip_longest(replicas, holdings))
+    return _stream(chain(in_hbm, (_tier_batch(totals, ended_at) for totals in tiers)))
 
 
 def _stream(batches: Iterator[pa.RecordBatch]) -> TableStream:
@@ -68,7 +82,7 @@ def _stream(batches: Iterator[pa.RecordBatch]) -> TableStream:
 
 def _request_batch(rows: RequestRows, reasons: tuple[str, ...], meta: RunMeta) -> pa.RecordBatch:
     finished = rows.with_status(Status.FINISHED)
-    decided = finished | rows.with_status(Status.REJECTED)
+    decided = finished | rows.with_status(Status.REJECTED) | rows.with_status(Status.FAILED)
     has_slo = bool(meta.slo.limits_s)
     return pa.RecordBatch.from_pydict(
         {
@@ -98,6 +112,9 @@ def _request_batch(rows: RequestRows, reasons: tuple[str, ...], meta: RunMeta) -
             "status": categories(rows.status, STATUS_NAMES),
             "reason": categories(rows.reason, reasons),
             "priority": numbers(rows.priority),
+            "num_samples": numbers(rows.num_samples),
+            "beam_width": numbers(rows.beam_width),
+            "tenant": numbers(rows.tenant),
             "content": texts(rows.content),
             "slo_met": flags(rows.meets(meta.slo), decided & has_slo),
         }
@@ -131,35 +148,58 @@ def _step_batch(rows: StepRows, meta: RunMeta) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _kv_batch(runs: StepRuns, totals: ReplicaTotals, ended_at: float) -> pa.RecordBatch:
-    interval = _round_interval(ended_at / MAX_KV_SAMPLES)
-    sampled_at = interval * np.arange(int(ended_at / interval) + 1, dtype=np.float64)
-    rows = runs.expand(runs.of_replica(totals.replica))
+def _kv_batch(
+    runs: StepRuns, totals: ReplicaTotals, ended_at: float, held: Holdings | None
+) -> pa.RecordBatch:
+    sampled_at, replica, num_blocks = _instants(ended_at), totals.replica, totals.num_kv_blocks
+    rows = runs.expand(runs.of_replica(replica))
+    tokens = None if held is None else (held.filled_at(sampled_at), held.held_at(sampled_at))
     if not len(rows):
         return _kv_columns(
-            sampled_at, np.zeros(len(sampled_at), np.int64), totals.replica, totals.num_kv_blocks
+            sampled_at, np.zeros(len(sampled_at), np.int64), replica, "hbm", num_blocks, tokens
         )
     step = np.searchsorted(rows.started_at, sampled_at, side="right") - 1
     is_running = (step >= 0) & (sampled_at < rows.ended_at[step])
     used = np.where(is_running, rows.kv_blocks_used[step], 0)
-    return _kv_columns(sampled_at, used, totals.replica, totals.num_kv_blocks)
+    return _kv_columns(sampled_at, used, replica, "hbm", num_blocks, tokens)
+
+
+def _tier_batch(totals: TierTotals, ended_at: float) -> pa.RecordBatch:
+    sampled_at = _instants(ended_at)
+    used = content_at(totals, sampled_at)
+    return _kv_columns(sampled_at, used, totals.owner, totals.tier, totals.capacity_blocks)
+
+
+def _instants(ended_at: float) -> NDArray[np.float64]:
+    interval = round_interval(ended_at / MAX_KV_SAMPLES)
+    return interval * np.arange(int(ended_at / interval) + 1, dtype=np.float64)
 
 
 def _kv_columns(
-    sampled_at: NDArray[np.float64], used: NDArray[np.int64], replica: int, num_blocks: int
+    sampled_at: NDArray[np.float64],
+    used: NDArray[np.int64],
+    replica: int | None,
+    tier: str,
+    num_blocks: int,
+    tokens: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> pa.RecordBatch:
+    size, place = len(used), TIER_NAMES.index(tier)
+    owner = -1 if replica is None else replica
+    filled, held = tokens or (np.full(size, np.nan), np.full(size, np.nan))
     return pa.RecordBatch.from_pydict(
         {
             "sampled_at": numbers(sampled_at),
-            "replica": numbers(np.full(len(used), replica, np.int32)),
-            "tier": categories(np.zeros(len(used), np.int32), ["hbm"]),
+            "replica": numbers(np.full(size, owner, np.int32), np.full(size, replica is not None)),
+            "tier": categories(np.full(size, place), TIER_NAMES),
             "used_blocks": numbers(used),
             "free_blocks": numbers(num_blocks - used),
+            "filled_tokens": floats(filled),
+            "held_tokens": floats(held),
         }
     )
 
 
-def _round_interval(least_s: float) -> float:
+def round_interval(least_s: float) -> float:
     """Returns the shortest of 1, 2 or 5 times a power of ten [s] that is more than `least_s`."""
     decade = 10.0 ** ceil(log10(least_s)) / 10 if least_s > 0 else 1.0
     return next(decade * factor for factor in (1, 2, 5, 10, 20) if decade * factor > least_s)

@@ -26,11 +26,13 @@ class DecodeSet:
     count: requests. sum_bases: sum of `context_base`; in step s the contexts add up to
     ``sum_bases + count * s``. block_needs[r]: requests that begin a new block in steps congruent to r.
     next_final: the first step in which some decode gets its last token, `NEVER` without decodes.
+    num_spare: slots beyond its tokens that a request has blocks for, so that it begins one earlier.
     """
 
     __slots__ = (
         "_by_context",
         "_finals",
+        "_phase",
         "block_needs",
         "block_size",
         "count",
@@ -38,8 +40,9 @@ class DecodeSet:
         "sum_bases",
     )
 
-    def __init__(self, block_size: int) -> None:
+    def __init__(self, block_size: int, num_spare: int = 0) -> None:
         self.block_size = block_size
+        self._phase = 1 - num_spare
         self.count = 0
         self.sum_bases = 0
         self.block_needs = [0] * block_size
@@ -48,20 +51,20 @@ class DecodeSet:
         # behind it may be of requests that have left. One that never leaves lies at the bottom.
         bottom = LiveRequest(Request(-1, 0.0, 1, 1), 1)
         bottom.final_step, bottom.context_base = NEVER, -NEVER
-        self._finals = [(NEVER, -1, bottom)]
-        self._by_context = [(NEVER, -1, bottom)]
+        self._finals = [(NEVER, -1, 0, bottom)]
+        self._by_context = [(NEVER, -1, 0, bottom)]
 
     def join(self, live: LiveRequest, step: int) -> None:
         """Adds a request whose first decode step is `step`; it has `num_computed` tokens in the cache."""
-        index = live.index
+        index, sample = live.index, live.sample
         live.context_base = base = live.num_computed + 1 - step
         live.final_step = final = step + live.num_output_tokens - live.num_sampled - 1
         live.is_decoding = True
         self.count += 1
         self.sum_bases += base
-        self.block_needs[(1 - base) % self.block_size] += 1
-        heappush(self._finals, (final, index, live))
-        heappush(self._by_context, (-base, index, live))
+        self.block_needs[(self._phase - base) % self.block_size] += 1
+        heappush(self._finals, (final, index, sample, live))
+        heappush(self._by_context, (-base, index, sample, live))
         if final < self.next_final:
             self.next_final = final
 
@@ -70,28 +73,28 @@ class DecodeSet:
         base = live.context_base
         self.count -= 1
         self.sum_bases -= base
-        self.block_needs[(1 - base) % self.block_size] -= 1
+        self.block_needs[(self._phase - base) % self.block_size] -= 1
         live.num_computed = computed = base + step - 1
         live.num_sampled = computed + 1 - live.prompt_tokens
         live.is_decoding = False
         live.context_base = live.final_step = _GONE
         # Decodes must come to the front of both heaps again.
         finals, by_context = self._finals, self._by_context
-        final, _, first = finals[0]
+        final, _, _, first = finals[0]
         while first.final_step != final:
             heappop(finals)
-            final, _, first = finals[0]
+            final, _, _, first = finals[0]
         self.next_final = final
-        negative_base, _, longest = by_context[0]
+        negative_base, _, _, longest = by_context[0]
         while longest.context_base != -negative_base:
             heappop(by_context)
-            negative_base, _, longest = by_context[0]
+            negative_base, _, _, longest = by_context[0]
 
     def pop_final(self, step: int) -> list[LiveRequest]:
         """Removes and returns the decodes whose last token comes in `step`, the next final one."""
         done: list[LiveRequest] = []
         while self.next_final == step:
-            live = self._finals[0][2]
+            live = self._finals[0][3]
             self.leave(live, step + 1)
             done.append(live)
         return done
@@ -121,6 +124,15 @@ class DecodeSet:
         counts = (1, count, self.sum_bases + count * first, first - self._by_context[0][0])
         return num_steps, _new(DecodeGroup, counts), num_steps == until_final
 
+    @property
+    def num_growing(self) -> int:
+        """Decodes that begin a new block every `block_size` steps."""
+        return self.count
+
+    def begins_block(self, live: LiveRequest, step: int) -> bool:
+        """Returns whether one of the decodes begins a new block in `step`."""
+        return (live.context_base + step - self._phase) % self.block_size == 0
+
     def blocks_for(self, step: int) -> int:
         """Returns the new blocks that `step` takes."""
         return self.block_needs[step % self.block_size]
@@ -139,14 +151,14 @@ class DecodeSet:
             return sum(needs[begin:end])
         # Whole rounds from residue 0 on, less what lies before the first step, and a part of one more round.
         rounds, end = divmod(end, size)
-        return rounds * self.count - sum(needs[:begin]) + sum(needs[:end])
+        return rounds * self.num_growing - sum(needs[:begin]) + sum(needs[:end])
 
     def steps_within(self, first_step: int, num_blocks: int, max_steps: int) -> int:
         """Returns how many steps, `max_steps` at most, `num_blocks` free blocks suffice for."""
-        size = self.block_size
-        if self.count * (max_steps // size + 1) <= num_blocks:
+        size, growing = self.block_size, self.num_growing
+        if growing * (max_steps // size + 1) <= num_blocks:
             return max_steps
-        cycles, left = divmod(num_blocks, self.count)
+        cycles, left = divmod(num_blocks, growing)
         steps = cycles * size
         while steps < max_steps:
             left -= self.block_needs[(first_step + steps) % size]

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..request import Request
 
 if TYPE_CHECKING:
     from .kv.prefix import PrefixNode
+
+
+class SampleGroup:
+    """The samples of one request that still run, and what those that ended add up to."""
+
+    __slots__ = ("num_left", "num_output_tokens", "num_preemptions", "num_recomputed_tokens")
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_left = num_samples
+        self.num_output_tokens = 0
+        self.num_preemptions = 0
+        self.num_recomputed_tokens = 0
+
+    def ended(self, live: LiveRequest) -> bool:
+        """Hears that a sample has ended; returns whether it was the last, which then has all their sums."""
+        self.num_left -= 1
+        self.num_output_tokens += live.num_output_tokens
+        self.num_preemptions += live.num_preemptions
+        self.num_recomputed_tokens += live.num_recomputed_tokens
+        if self.num_left:
+            return False
+        live.num_output_tokens = self.num_output_tokens
+        live.num_preemptions = self.num_preemptions
+        live.num_recomputed_tokens = self.num_recomputed_tokens
+        return True
 
 
 class LiveRequest:
@@ -32,6 +58,12 @@ class LiveRequest:
     is_decoding = False
     context_base = 0
     final_step = 0
+    # One of several samples of its request: which, and what they share.
+    sample = 0
+    group: SampleGroup | None = None
+    # Where samples are a group: those that begin when the prompt of this one is computed, full blocks shared.
+    siblings: Sequence[LiveRequest] = ()
+    num_shared_blocks = 0
     # Prefix cache: deepest node held, blocks covered by held nodes.
     cached_node: PrefixNode | None = None
     num_cached_blocks = 0

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from ...hwmodels.cudagraph import CudaGraphSizes
 from ...hwmodels.execution import Execution
+from ...hwmodels.pipeline_step import PipelineStepModel
 from ...hwmodels.power import PowerLimit
 from ...hwmodels.step import StepModel
+from ..world.pipeline import Pipeline
 from .recorded_steps import RecordedStep
 from .step_times import shape_of
 
@@ -35,6 +37,8 @@ def emulate(
     that a long launch delays the output of the step before. schedule_s: what deciding prompts takes where no
     step in flight hides it; a synchronous engine's step costs hold it already.
     """
+    if isinstance(model, PipelineStepModel):
+        return _through_stages(steps, model, graphs, power=power, depth=depth, schedule_s=schedule_s)
     execution = Execution(model, power)
     free_at = thread_free_at = 0.0
     decided: list[float] = []
@@ -56,6 +60,27 @@ def emulate(
             free_at += execution.decode(started_at, free_at)
         decided.append(now)
         handled.append(free_at)
+    return handled
+
+
+def _through_stages(
+    steps: Sequence[RecordedStep],
+    model: PipelineStepModel,
+    graphs: CudaGraphSizes,
+    *,
+    power: PowerLimit | None,
+    depth: int,
+    schedule_s: float,
+) -> list[float]:
+    """Returns the same for pipeline stages, whose workers launch."""
+    pipeline = Pipeline(model, power)
+    decided: list[float] = []
+    handled: list[float] = []
+    for place, step in enumerate(steps):
+        now = _decided_at(place, steps, decided, handled, depth)
+        start_at = now + schedule_s if step.chunks and depth > 1 and not step.is_busy else now
+        decided.append(now)
+        handled.append(pipeline.run(place + 1, shape_of(step, graphs), now, start_at).ended_at)
     return handled
 
 

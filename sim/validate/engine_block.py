@@ -13,8 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ...errors import Problem, ScenarioError
+from ..policy.kv.spec import KvConfig
+from ..policy.kv.tiers.spec import OwnTierPolicySpec, TierPolicySpec, VllmOffloadingSpec
 from ..policy.scheduler.vllm_v1 import VllmV1Spec
-from ..pool import EngineOverheadConfig, KvConfig, ParallelConfig, PoolConfig
+from ..pool import ParallelConfig, PoolConfig
 from ..problems import problems_of
 from ..spec import Spec
 
@@ -29,21 +31,6 @@ DEVICES = {
     "NVIDIA B200": "b200",
     "NVIDIA L40S": "l40s",
 }
-
-# An in-process client (`AsyncLLM`, the engine core in its own process), and its front end's way in and out.
-# Source: regression over the requests and tokens of 19 runs of vLLM 0.22.1 on an H200 host, November 2026,
-# each matched to the engine's own record of its steps; unlike the engine profile, no command repeats it yet.
-IN_PROCESS_CLIENT = EngineOverheadConfig(
-    frontend_request_s=0.2e-3,
-    frontend_prompt_token_s=0.1e-6,
-    frontend_in_s=0.87e-3,
-    frontend_hold_s=0.6e-3,
-    frontend_out_s=0.42e-3,
-    frontend_token_s=20e-6,
-    frontend_first_token_s=0.44e-3,
-    frontend_last_token_s=0.26e-3,
-    frontend_turnaround_s=0.09e-3,
-)
 
 
 class EngineBlock(Spec):
@@ -60,9 +47,9 @@ class EngineBlock(Spec):
     pipeline_parallel_size: int = Field(1, ge=1)
     data_parallel_size: int = Field(1, ge=1)
     enable_expert_parallel: bool = False
-    kv_offloading_size_gib: float | None = None
-    quantization: str | None = None
-    kv_cache_dtype: str = "auto"
+    kv_offloading_size_gib: float | None = Field(None, ge=0)
+    quantization: Literal["fp8"] | None = None
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3"] = "auto"
     mm_processor_cache_gb: float | None = None
     encoder_compute_budget: int | None = None
     encoder_cache_size: int | None = None
@@ -113,15 +100,18 @@ def pool_of(engine: EngineBlock, *, device: str | None, path: Path) -> PoolConfi
     return PoolConfig(
         model=engine.model,
         device=device,
-        parallel=ParallelConfig(tp=engine.tensor_parallel_size),
+        parallel=_parallel(engine),
         dtype="bf16" if engine.dtype == "bfloat16" else "fp16",
+        weight_dtype=engine.quantization,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         enforce_eager=engine.cudagraph_mode == "NONE",
         cudagraph_capture_sizes=engine.cudagraph_capture_sizes or None,
         kv=KvConfig(
             block_size=engine.block_size,
+            dtype="auto" if engine.kv_cache_dtype == "auto" else "fp8",
             enable_prefix_caching=engine.enable_prefix_caching,
             num_gpu_blocks=engine.num_gpu_blocks,
+            tier_policy=_tier_policy(engine),
         ),
         scheduler=VllmV1Spec(
             max_num_batched_tokens=engine.max_num_batched_tokens,
@@ -130,23 +120,33 @@ def pool_of(engine: EngineBlock, *, device: str | None, path: Path) -> PoolConfi
             enable_chunked_prefill=engine.enable_chunked_prefill,
             async_scheduling=engine.async_scheduling,
         ),
-        engine_overhead=IN_PROCESS_CLIENT,
     )
+
+
+def _tier_policy(engine: EngineBlock) -> TierPolicySpec:
+    """Returns vLLM's offloading to the CPU if the engine has it, else the rules of no tiers."""
+    size_gib = engine.kv_offloading_size_gib
+    return VllmOffloadingSpec(kv_offloading_size_gib=size_gib) if size_gib else OwnTierPolicySpec()
+
+
+def _parallel(engine: EngineBlock) -> ParallelConfig:
+    """Returns the degrees of parallelism; experts are shared out over all TP ranks, if at all."""
+    tp = engine.tensor_parallel_size
+    ep = tp if engine.enable_expert_parallel else 1
+    return ParallelConfig(tp=tp, pp=engine.pipeline_parallel_size, ep=ep)
 
 
 def _unsupported(engine: EngineBlock) -> list[tuple[str, str, object]]:
     """Returns the settings that no comparison is made for yet: name, reason, value."""
     images = "what images cost (front end, encoder) is not modelled yet"
     cases = (
-        ("pipeline_parallel_size", "pipeline parallelism is not modelled yet", 1),
         ("data_parallel_size", "data parallelism inside one engine is not modelled yet", 1),
-        ("enable_expert_parallel", "expert parallelism is not modelled yet", False),
-        ("kv_offloading_size_gib", "moving KV blocks to the CPU and back is not modelled yet", None),
-        ("quantization", "the speed of quantised weights is not validated yet", None),
-        ("kv_cache_dtype", "attention over a quantised KV cache is not validated yet", "auto"),
         ("mm_processor_cache_gb", images, None),
         ("encoder_compute_budget", images, None),
         ("encoder_cache_size", images, None),
     )
-    found = ((name, why, getattr(engine, name), supported) for name, why, supported in cases)
+    found = [(name, why, getattr(engine, name), supported) for name, why, supported in cases]
+    if engine.kv_offloading_size_gib and not engine.enable_prefix_caching:
+        why = "offloading to the CPU is not modelled without prefix caching"
+        found.append(("kv_offloading_size_gib", why, engine.kv_offloading_size_gib, None))
     return [(name, why, value) for name, why, value, supported in found if value != supported]

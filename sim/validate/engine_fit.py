@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from ...errors import TraceError
 from ...hwmodels.cudagraph import CudaGraphSizes
-from ...hwmodels.engine_profile import EngineConstant, EngineOverhead, FittedRun
+from ...hwmodels.engine_profile import EngineOverhead, FittedRun
+from ...hwmodels.fitted import EngineConstant
 from ...hwmodels.power import PowerLimit
 from ...hwmodels.step import StepModel
 from .cold import is_cold
@@ -61,7 +63,7 @@ class EngineRun:
     graphs: CudaGraphSizes
     power: PowerLimit | None
     depth: int
-    tp: int
+    num_gpus: int
     schedule_s: float
 
 
@@ -84,18 +86,26 @@ class EngineFit:
 
 
 def fit_engine(runs: Sequence[EngineRun]) -> EngineFit:
-    """Returns the constants that bring all runs closest, by robust least squares on relative errors."""
+    """Returns the constants that bring all runs closest, by robust least squares on relative errors.
+
+    Raises: TraceError for a run that has nothing to compare.
+    """
+    for run in runs:
+        if not cells(run, EngineOverhead()):
+            what = "has no steps to compare: none that follow another at once, nor long prompts one by one"
+            raise TraceError(run.name, None, what)
     names = list(BOUNDS)
     start = np.array([getattr(EngineOverhead(), name) for name in names])
     low, high = np.array([BOUNDS[name] for name in names]).T
     scale = np.maximum(start, 0.1 * high)
 
-    def residuals(scaled: Floats) -> Floats:
-        overhead = _overhead(names, scaled * scale)
+    # Shifted by one: differences are taken in steps relative to the value, which must not be 0.
+    def residuals(shifted: Floats) -> Floats:
+        overhead = _overhead(names, np.clip((shifted - 1) * scale, low, high))
         return np.array([cell.weight * cell.log_ratio for run in runs for cell in cells(run, overhead)])
 
     solution = least_squares(
-        residuals, np.clip(start, low, high) / scale, bounds=(low / scale, high / scale),
+        residuals, np.clip(start, low, high) / scale + 1, bounds=(low / scale + 1, high / scale + 1),
         loss="soft_l1", f_scale=_OUTLIER, diff_step=0.02, x_scale="jac", max_nfev=12,
     )  # fmt: skip
     variance = 2 * solution.cost / max(1, len(solution.fun) - len(names))
@@ -103,7 +113,7 @@ def fit_engine(runs: Sequence[EngineRun]) -> EngineFit:
     errors = np.sqrt(np.diag(np.linalg.inv(information)) * variance)
     constants = {
         name: _constant(value * unit, error * unit, BOUNDS[name])
-        for name, value, error, unit in zip(names, solution.x, errors, scale, strict=True)
+        for name, value, error, unit in zip(names, solution.x - 1, errors, scale, strict=True)
     }
     overhead = _overhead(names, np.array([constant.value for constant in constants.values()]))
     return EngineFit(constants, tuple(_fitted_run(run, overhead) for run in runs))
@@ -116,12 +126,14 @@ def cells(run: EngineRun, overhead: EngineOverhead) -> list[Cell]:
     steps = run.steps
     handled = emulate(
         steps, run.model_of(overhead), run.graphs,
-        power=run.power, depth=run.depth, launches_in_engine=run.tp == 1, schedule_s=run.schedule_s,
+        power=run.power, depth=run.depth, launches_in_engine=run.num_gpus == 1, schedule_s=run.schedule_s,
     )  # fmt: skip
     predicted = np.diff(handled, prepend=handled[0])
     measured = np.array([step.duration_s for step in steps])
     counts = np.array([step.is_busy for step in steps]) & ~is_cold(steps)
     counts[:1] = False
+    if not counts.any():
+        return []
     whole = Cell("busy", _log_ratio(predicted[counts], measured[counts]), _WHOLE, int(counts.sum()))
     return [
         whole,
@@ -168,7 +180,7 @@ def _prompt_medians(run: EngineRun, overhead: EngineOverhead) -> Iterator[Cell]:
         run.graphs,
         power=run.power,
         depth=1,
-        launches_in_engine=run.tp == 1,
+        launches_in_engine=run.num_gpus == 1,
         schedule_s=run.schedule_s,
     )
     groups: defaultdict[tuple[int, int], list[float]] = defaultdict(list)

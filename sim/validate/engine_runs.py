@@ -9,13 +9,13 @@ from ...hwmodels.engine_profile import EngineOverhead
 from ...hwmodels.model_config import load_model
 from ...hwmodels.profile import HardwareProfile
 from ...hwmodels.step import StepModel
-from ..deployment import make_step_model
+from ..parallelism import parallel_spec, steps_in_flight
+from ..step_models import make_step_model
 from ..workload.traces.lines import open_text, parse_object
 from .engine_block import EngineBlock, pool_of, read_engine_block
 from .engine_fit import EngineRun
+from .files import run_name, steps_beside
 from .recorded_steps import read_steps
-
-_STEPS = ".steps.csv.gz"
 
 
 def engine_run(path: Path, profile: HardwareProfile) -> tuple[EngineRun, EngineBlock]:
@@ -34,15 +34,14 @@ def engine_run(path: Path, profile: HardwareProfile) -> tuple[EngineRun, EngineB
     def model_of(overhead: EngineOverhead) -> StepModel:
         return make_step_model(pool, model, profile, overhead)
 
-    stem = path.name.removesuffix(".gz").removesuffix(".json")
     run = EngineRun(
-        name=f"{path.parent.name}/{stem}",
-        steps=read_steps(path.with_name(stem + _STEPS)),
+        name=run_name(path),
+        steps=read_steps(steps_beside(path)),
         model_of=model_of,
         graphs=make_step_model(pool, model, profile, EngineOverhead()).cuda_graph,
         power=profile.power,
-        depth=2 if pool.scheduler.async_scheduling else 1,
-        tp=pool.parallel.tp,
+        depth=steps_in_flight(pool),
+        num_gpus=parallel_spec(pool).num_gpus,
         schedule_s=pool.engine_overhead.schedule_s,
     )
     return run, engine

@@ -67,7 +67,7 @@ MOE = GoalClass(
 )
 UNMEASURED = GoalClass(
     "dense, never measured",
-    "a dense model, or a number of GPUs for it, that the engine's constants were not fitted on",
+    "a dense model, or GPUs or pipeline stages for it, that the engine's constants were not fitted on",
     {
         "output_throughput": 0.03,
         "tpot_mean": 0.04,
@@ -98,14 +98,23 @@ CLASSES = (CLOSED, OPEN, UNMEASURED, MOE, NEAR_SATURATION)
 
 
 def classify(
-    model: ModelSpec, num_gpus: int, *, is_closed: bool, is_near: bool, has_preempted: bool
+    model: ModelSpec,
+    num_gpus: int,
+    *,
+    has_stages: bool,
+    is_closed: bool,
+    is_near: bool,
+    has_preempted: bool,
 ) -> GoalClass:
-    """Returns the class of a run; `is_near`: its load is at 90 % of the capacity or more."""
+    """Returns the class of a run; `is_near`: its load is at 90 % of the capacity or more.
+
+    has_stages: its layers lie on several pipeline stages.
+    """
     if is_near or has_preempted:
         return NEAR_SATURATION
     if model.has_moe:
         return MOE
-    if (model.name, num_gpus) not in FITTED_ON:
+    if has_stages or (model.name, num_gpus) not in FITTED_ON:
         return UNMEASURED
     return CLOSED if is_closed else OPEN
 

@@ -32,6 +32,7 @@ class MeasuredRun:
     sent_at: Floats | None
     ttft_s: Floats
     e2el_s: Floats
+    prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
     cached_tokens: NDArray[np.int64] | None
     itls: tuple[Floats, ...] | None
@@ -66,6 +67,7 @@ def measured_run(bench: BenchResult) -> MeasuredRun:
         sent_at=None if sent_at is None else sent_at[order],
         ttft_s=ttft_s[order],
         e2el_s=_latencies(bench, ttft_s, itls)[order],
+        prompt_tokens=bench.counts("input_lens")[order],
         output_tokens=outputs[order],
         cached_tokens=np.array(cached, dtype=np.int64)[order] if cached else None,
         itls=tuple(itls[row] for row in order) if is_whole else None,

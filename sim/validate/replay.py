@@ -17,12 +17,14 @@ from ..overrides import apply_overrides
 from ..run import Prepared, prepare
 from ..scenario import Scenario, load_scenario, parse_scenario
 from ..workload.arrange import in_arrival_order
+from ..workload.arrival_spec import GammaArrivals
 from ..workload.arrivals import Extent, arrival_times
 from ..workload.demand import Demand
-from ..workload.spec import GammaArrivals, VllmBenchSpec
+from ..workload.spec import VllmBenchSpec
 from ..workload.streams import stream
 from ..workload.traces.vllm_bench import BenchResult, demand_of
 from .engine_block import pool_of, read_engine_block
+from .in_process import with_in_process_client
 
 NO_NOTES: tuple[str, ...] = ()
 
@@ -63,9 +65,10 @@ def replay_of(bench: BenchResult, given: GivenSettings) -> Replay:
     settings which nothing else gives.
     """
     block = bench.scalars.get("engine")
-    if isinstance(block, dict):
-        pool = pool_of(read_engine_block(block, bench.path), device=given.device, path=bench.path)
-        pools: list[Any] = [pool.model_dump(mode="json")]
+    engine = read_engine_block(block, bench.path) if isinstance(block, dict) else None
+    if engine is not None:
+        pool = pool_of(engine, device=given.device, path=bench.path)
+        pools: list[Any] = [pool.model_dump(mode="json", exclude={"engine_overhead"})]
         folder, notes = bench.path.parent, NO_NOTES
     elif given.scenario is not None:
         pools, folder = _pools_of(given.scenario, given.device)
@@ -78,7 +81,10 @@ def replay_of(bench: BenchResult, given: GivenSettings) -> Replay:
         "workload": {"kind": "vllm_bench", "path": str(bench.path.resolve())},
         "pools": pools,
     }
-    return Replay(parse_scenario(apply_overrides(data, given.overrides)), folder, notes)
+    scenario = parse_scenario(apply_overrides(data, given.overrides))
+    if engine is not None:
+        scenario = with_in_process_client(scenario, engine.name, folder)
+    return Replay(scenario, folder, notes)
 
 
 def prepare_replay(bench: BenchResult, replay: Replay) -> tuple[Prepared, tuple[str, ...]]:

@@ -11,13 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import SimllmError
 from ...units import MS_PER_S
 from ..outcome.files import write_text_whole
+from ..outcome.page import COLORS, cdf_points, check_plots, figure_html, html_page, thinned
 from .cold import is_cold
-from .measured import Floats
 from .step_times import CLASSES, PricedStep
 from .tables import load_of, percent, short_name
 from .validation import Validation
@@ -27,23 +25,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "validation.html"
 _LATENCIES = ("ttft", "tpot", "e2el")
-_MEASURED, _SIMULATED = "#1f77b4", "#ff7f0e"
-_KIND_COLORS = dict(zip(CLASSES, ("#2ca02c", "#d62728", "#9467bd"), strict=True))
-# More points than pixels only make the file large.
-_MAX_POINTS = 1500
-
-
-def check_report(directory: Path) -> None:
-    """Checks that a report can be written there; worth doing before simulating.
-
-    Raises: SimllmError if `directory` is a file or plotly is not installed.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise SimllmError(f"{directory}: is a file; the plots need a folder")
-    try:
-        import plotly  # noqa: F401
-    except ImportError:
-        raise SimllmError("plots need plotly: pip install 'simllm[report]'") from None
+_MEASURED, _SIMULATED = COLORS[:2]
+_KIND_COLORS = dict(zip(CLASSES, COLORS[2:5], strict=True))
 
 
 def write_report(runs: Sequence[Validation], directory: Path) -> Path:
@@ -51,7 +34,7 @@ def write_report(runs: Sequence[Validation], directory: Path) -> Path:
 
     Raises: SimllmError if it cannot be written; nothing is left behind then.
     """
-    check_report(directory)
+    check_plots(directory)
     page = report_html(runs)
     is_new = not directory.exists()
     try:
@@ -69,20 +52,7 @@ def write_report(runs: Sequence[Validation], directory: Path) -> Path:
 
 def report_html(runs: Sequence[Validation]) -> str:
     """Returns the page with all plots and plotly's own script in it."""
-    from plotly.offline import get_plotlyjs
-
-    parts = [_section(run) for run in runs]
-    return "\n".join(
-        (
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8"><title>simllm validate</title>',
-            f"<script>{get_plotlyjs()}</script>",
-            "<style>body { font-family: sans-serif; max-width: 1250px; margin: auto; }</style>",
-            "</head><body><h1>Simulated against measured</h1>",
-            *parts,
-            "</body></html>\n",
-        )
-    )
+    return html_page("simllm validate", "Simulated against measured", [_section(run) for run in runs])
 
 
 def _section(run: Validation) -> str:
@@ -96,16 +66,11 @@ def _section(run: Validation) -> str:
         f"<p>{compared.num_requests} requests, {escape(load_of(run.saturation))}; output throughput "
         f"{throughput}, {told} (simulated / measured - 1)</p>",
         *(f"<p>{escape(note)}</p>" for note in run.notes),
-        _html(_distributions(run)),
+        figure_html(_distributions(run)),
     ]
     if run.priced:
-        lines.append(_html(_step_times(run)))
+        lines.append(figure_html(_step_times(run)))
     return "\n".join(lines)
-
-
-def _html(figure: Figure) -> str:
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False)
-    return text
 
 
 def _distributions(run: Validation) -> Figure:
@@ -122,19 +87,17 @@ def _distributions(run: Validation) -> Figure:
         for name, values, color in sides:
             line = {"color": color, "shape": "hv"}
             figure.add_scatter(
-                **_cdf(values), name=name, line=line, mode="lines", showlegend=column == 1, row=1, col=column
+                **cdf_points(values),
+                name=name,
+                line=line,
+                mode="lines",
+                showlegend=column == 1,
+                row=1,
+                col=column,
             )
     figure.update_yaxes(title_text="share of requests", range=[0, 1], col=1)
     figure.update_layout(height=360, margin={"t": 40, "b": 40})
     return figure
-
-
-def _cdf(values: Floats) -> dict[str, list[float]]:
-    """Returns the points of a cumulative distribution, thinned out evenly."""
-    known = np.sort(values[~np.isnan(values)])
-    shares = np.arange(1, len(known) + 1) / max(len(known), 1)
-    places = _thinned(len(known))
-    return {"x": known[places].tolist(), "y": shares[places].tolist()}
 
 
 def _step_times(run: Validation) -> Figure:
@@ -152,7 +115,7 @@ def _step_times(run: Validation) -> Figure:
             figure.add_scatter(
                 **points, name=kind, mode="markers", marker=marker, showlegend=column == 1, row=1, col=column
             )
-    figure.add_hline(y=1, line={"color": "black", "width": 1})
+    figure.add_hline(y=1, line={"color": COLORS[6], "width": 1})
     figure.update_xaxes(type="log", col=2)
     figure.update_yaxes(type="log", col=1)
     figure.update_layout(height=360, margin={"t": 40, "b": 40})
@@ -168,13 +131,6 @@ def _tokens(priced: Sequence[PricedStep]) -> list[float]:
 
 
 def _points(priced: Sequence[PricedStep], x: Sequence[float]) -> dict[str, Any]:
-    places = _thinned(len(priced))
+    places = thinned(len(priced))
     ratios = [priced[place].predicted_s / priced[place].step.duration_s for place in places]
     return {"x": [x[place] for place in places], "y": ratios}
-
-
-def _thinned(num_points: int) -> list[int]:
-    """Returns at most `_MAX_POINTS` places out of so many, first and last included."""
-    chosen = np.unique(np.linspace(0, num_points - 1, min(num_points, _MAX_POINTS)).round().astype(np.int64))
-    places: list[int] = chosen.tolist()
-    return places

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from .compare import LATENCIES, Compared, Count
+from .files import run_name
 from .goals import COUNT_GOALS, GOAL_METRICS
 from .measured import STATISTICS
 from .saturation import Saturation
@@ -101,8 +102,7 @@ def _told(count: Count) -> str:
 
 def short_name(file: str) -> str:
     """Returns the folder and the name of a run's file, without its endings."""
-    path = Path(file)
-    return f"{path.parent.name}/{path.name.removesuffix('.gz').removesuffix('.json')}"
+    return run_name(Path(file))
 
 
 def percent(error: float | None) -> str:

@@ -129,6 +129,7 @@ def _class_of(prepared: Prepared, compared: Compared, saturation: Saturation) ->
     return classify(
         deployment.model,
         deployment.num_gpus,
+        has_stages=deployment.config.parallel.pp > 1,
         is_closed=prepared.demand.num_clients is not None,
         is_near=saturation.is_near,
         has_preempted=bool(preemptions.simulated or preemptions.measured),

@@ -35,6 +35,11 @@ def in_arrival_order(demand: Demand) -> Demand:
         image_tokens=moved(demand.image_tokens),
         reasoning_tokens=moved(demand.reasoning_tokens),
         priority=moved(demand.priority),
+        num_samples=moved(demand.num_samples),
+        beam_width=moved(demand.beam_width),
+        tenant=moved(demand.tenant),
+        parents=None if demand.parents is None else demand.parents.reordered(order),
+        delay_s=None if demand.delay_s is None else demand.delay_s[order],
         notes=(*demand.notes, f"sorted by arrival: {steps_back} rows came before the row above them"),
     )
 

@@ -13,8 +13,7 @@ from typing import NamedTuple, assert_never
 
 import numpy as np
 
-from .demand import FloatColumn
-from .spec import (
+from .arrival_spec import (
     ArrivalSpec,
     BurstArrivals,
     ClosedLoopArrivals,
@@ -23,6 +22,7 @@ from .spec import (
     PoissonArrivals,
     RampArrivals,
 )
+from .demand import FloatColumn
 
 
 class Extent(NamedTuple):

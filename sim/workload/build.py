@@ -6,17 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, assert_never, cast
 
+import numpy as np
+
 from ...errors import TraceError
 from ..spec import Spec
 from .arrange import in_arrival_order, scaled
+from .conversation import converse
+from .conversation_spec import ConversationSpec
 from .demand import Demand
 from .length_spec import HistogramLength
 from .lengths import load_histogram
 from .paths import absolute_path, find_data_file
+from .request_spec import SampledSpec
+from .servegen import load_servegen
 from .spec import (
     AnyTraceSpec,
     AzureSpec,
     MooncakeSpec,
+    ServeGenSpec,
     ShareGptSpec,
     SyntheticSpec,
     TableSpec,
@@ -24,6 +31,7 @@ from .spec import (
     WorkloadSpec,
 )
 from .synthetic import synthesize
+from .tenants import with_tenants
 from .traces.azure import load_azure
 from .traces.mooncake import load_mooncake
 from .traces.sharegpt import load_sharegpt
@@ -43,8 +51,11 @@ def build_demand(spec: WorkloadSpec, *, seed: int, base_dir: Path) -> Demand:
     """
     if isinstance(spec, SyntheticSpec):
         demand = synthesize(spec, seed=seed, base_dir=base_dir)
+    elif isinstance(spec, ConversationSpec):
+        demand = converse(spec, seed=seed, base_dir=base_dir)
     else:
         demand = _trace_or_fallback(spec, seed=seed, base_dir=base_dir)
+    demand = with_tenants(_sampled(demand, spec), spec.tenant_shares, seed)
     demand.check()
     return demand
 
@@ -88,11 +99,22 @@ def _recorded(spec: AnyTraceSpec, path: Path, *, seed: int) -> Demand:
             demand = load_vllm_bench(spec, path)
         case ShareGptSpec():
             return load_sharegpt(spec, path, seed=seed)
+        case ServeGenSpec():
+            demand = load_servegen(spec, path, seed=seed)
         case TableSpec():
             demand = _table(spec, path)
         case _:
             assert_never(spec)
     return scaled(in_arrival_order(demand), spec.rate_scale)
+
+
+def _sampled(demand: Demand, spec: SampledSpec) -> Demand:
+    """Returns the demand with the samples or beams that the spec asks for in every row, if it does."""
+    if spec.num_samples > 1:
+        return replace(demand, num_samples=np.full(len(demand), spec.num_samples))
+    if spec.beam_width:
+        return replace(demand, beam_width=np.full(len(demand), spec.beam_width))
+    return demand
 
 
 def _table(spec: TableSpec, path: Path) -> Demand:

@@ -83,12 +83,33 @@ def pack_contents(rows: Iterable[Iterable[tuple[int, int]] | None]) -> RunConten
 def block_contents(block_ids: IntArray, ends: IntArray, prompt_tokens: IntArray, size: int) -> RunContents:
     """Returns contents of prompts cut into blocks of `size` tokens, the last one as long as is left.
 
+    Blocks that follow each other wherever they occur become one run, named by the first of them: no two
+    prompts part inside it, so that caches find, keep and drop it in one piece.
     block_ids: ids of all prompts' blocks, one prompt after another; `ends` as in `RunContents`. Every
     prompt has ceil(prompt_tokens / size) blocks.
     """
     num_tokens = np.full(len(block_ids), size, dtype=np.int64)
     num_tokens[ends - 1] = (prompt_tokens - 1) % size + 1
-    return RunContents(block_ids, num_tokens, ends)
+    if not len(block_ids):
+        return RunContents(block_ids, num_tokens, ends)
+    starts = np.flatnonzero(_begins_run(block_ids, ends))
+    run_ends = np.searchsorted(starts, ends)  # runs before each prompt's end
+    return RunContents(block_ids[starts], np.add.reduceat(num_tokens, starts), run_ends)
+
+
+def _begins_run(block_ids: IntArray, ends: IntArray) -> NDArray[np.bool_]:
+    """Returns which blocks are not always preceded by the same block, or are not all that ever follows it."""
+    names, blocks = np.unique(block_ids, return_inverse=True)
+    nothing = len(names)  # stands before a prompt's first block
+    is_first = np.zeros(len(blocks), dtype=np.bool_)
+    is_first[0] = True
+    is_first[ends[:-1]] = True
+    before = np.where(is_first, nothing, np.roll(blocks, 1))
+    pairs = np.unique(before * (nothing + 1) + blocks)  # each (before, block) once
+    num_next = np.bincount(pairs // (nothing + 1), minlength=nothing + 1)
+    num_before = np.bincount(pairs % (nothing + 1), minlength=nothing + 1)
+    begins: NDArray[np.bool_] = is_first | (num_next[before] > 1) | (num_before[blocks] > 1)
+    return begins
 
 
 def format_runs(runs: Runs | None) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import InvariantError
 from ..request import ContentRun, Request
+from .parents import Parents
 
 FloatColumn = NDArray[np.float64]
 IntColumn = NDArray[np.int64]
@@ -30,6 +31,8 @@ class Demand:
     arrived_at [s], never decreasing. In a closed loop (`num_clients` set) it is the earliest instant at
     which the row may be sent (0 for all, unless clients start spread out), and row i + num_clients waits
     for an answer.
+    parents: the requests whose answers a row waits for; delay_s: from the last of them until it is sent [s],
+    not before its arrived_at. None for the whole column when nobody waits.
     contents: per request its `ContentRun`s or None, or None for the whole column when nothing is shared.
     origin: what the rows are, in words, for the summary (a file's name, or the generator).
     """
@@ -43,6 +46,11 @@ class Demand:
     image_tokens: IntColumn | None = None
     reasoning_tokens: IntColumn | None = None
     priority: IntColumn | None = None
+    num_samples: IntColumn | None = None
+    beam_width: IntColumn | None = None
+    tenant: IntColumn | None = None
+    parents: Parents | None = None
+    delay_s: FloatColumn | None = None
     num_clients: int | None = None
     origin: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -71,6 +79,9 @@ class Demand:
             _values(self.image_tokens, part, default=0),
             _values(self.reasoning_tokens, part, default=0),
             _values(self.priority, part, default=0),
+            _values(self.num_samples, part, default=1),
+            _values(self.beam_width, part, default=0),
+            _values(self.tenant, part, default=0),
             strict=False,  # absent columns repeat without end
         )
 
@@ -87,16 +98,22 @@ class Demand:
             image_tokens=0 if self.image_tokens is None else int(self.image_tokens[index]),
             reasoning_tokens=0 if self.reasoning_tokens is None else int(self.reasoning_tokens[index]),
             priority=0 if self.priority is None else int(self.priority[index]),
+            num_samples=1 if self.num_samples is None else int(self.num_samples[index]),
+            beam_width=0 if self.beam_width is None else int(self.beam_width[index]),
+            tenant=0 if self.tenant is None else int(self.tenant[index]),
         )
 
     def check(self) -> None:
         """Checks what every generator and loader promises of the columns.
 
         Raises: InvariantError when columns differ in length, arrivals are negative, not finite or out of
-        order, or a prompt or an answer has no token.
+        order, a prompt or an answer has no token, or a request waits for one that
+        never ends.
         """
-        ints = (self.session_id, self.turn, self.image_tokens, self.reasoning_tokens, self.priority)
-        columns = (self.prompt_tokens, self.output_tokens, self.contents, *ints)
+        shown = (self.session_id, self.turn, self.image_tokens, self.reasoning_tokens, self.priority)
+        ints = (*shown, self.num_samples, self.beam_width, self.tenant)
+        waits = (self.parents, self.delay_s)
+        columns = (self.prompt_tokens, self.output_tokens, self.contents, *ints, *waits)
         lengths = {len(self), *(len(column) for column in columns if column is not None)}
         if len(lengths) != 1:
             raise InvariantError(f"columns of one demand differ in length: {sorted(lengths)}")
@@ -108,6 +125,18 @@ class Demand:
         for name, column in (("prompt", self.prompt_tokens), ("output", self.output_tokens)):
             if column.min() < 1:
                 raise InvariantError(f"{name}_tokens[{int(column.argmin())}] = {column.min()} is below 1")
+        self._check_parents()
+
+    def _check_parents(self) -> None:
+        if self.delay_s is not None and not (np.isfinite(self.delay_s).all() and (self.delay_s >= 0).all()):
+            raise InvariantError(f"delay_s[{int(np.argmin(self.delay_s))}] is no duration")
+        if self.parents is None:
+            return
+        if self.num_clients is not None:
+            raise InvariantError("requests of a closed loop wait for their client, not for parents too")
+        problem = self.parents.problem()
+        if problem is not None:
+            raise InvariantError(f"request {problem.row} {problem.what}")
 
 
 def _values(column: IntColumn | None, part: slice, *, default: int) -> Iterable[int]:

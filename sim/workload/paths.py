@@ -56,6 +56,6 @@ def absolute_path(path: str, base_dir: Path) -> str:
 
 
 def _existing(path: Path, complaint: str) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise TraceError(path, None, complaint)
     return path

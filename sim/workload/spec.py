@@ -9,101 +9,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..spec import Spec
+from .arrival_spec import ArrivalSpec, BurstArrivals, ClosedLoopArrivals, GammaArrivals, PoissonArrivals
+from .conversation_spec import ConversationSpec
 from .length_spec import LengthSpec, Tokens
 from .paths import DataPath
+from .request_spec import Reasoning, ReasoningLimits, SampledSpec, SharedPrefix
 
-RequestRate = Annotated[float, Field(gt=0, description="Mean arrivals per second.")]
-Burstiness = Annotated[
-    float,
-    Field(gt=0, description="Shape of the Gamma gaps: 1 is Poisson, less is burstier, more is steadier."),
-]
-RescaleToRate = Annotated[
-    bool,
-    Field(
-        description="Stretch the instants so that the last of n is at n / request_rate, as vLLM bench does."
-    ),
-]
 RateScale = Annotated[float, Field(gt=0, description="Play the recorded arrivals this many times as fast.")]
 
 
-class PoissonArrivals(Spec):
-    """Independent arrivals: exponential gaps."""
-
-    kind: Literal["poisson"] = "poisson"
-    request_rate: RequestRate
-    rescale_to_rate: RescaleToRate = False
-
-
-class GammaArrivals(Spec):
-    """Gamma gaps, whose coefficient of variation is 1 / sqrt(burstiness)."""
-
-    kind: Literal["gamma"] = "gamma"
-    request_rate: RequestRate
-    burstiness: Burstiness
-    rescale_to_rate: RescaleToRate = False
-
-
-class ConstantArrivals(Spec):
-    """Equal gaps, the first request at 0."""
-
-    kind: Literal["constant"] = "constant"
-    request_rate: RequestRate
-
-
-class RampArrivals(Spec):
-    """A rate that goes from one value to another over the span of the workload.
-
-    With num_requests the span is as long as that many requests take on average; the rate then stays.
-    """
-
-    kind: Literal["ramp"] = "ramp"
-    strategy: Literal["linear", "exponential"] = "linear"
-    start_request_rate: RequestRate
-    end_request_rate: RequestRate
-    burstiness: Burstiness = 1.0
-
-    @model_validator(mode="after")
-    def _check_rates(self) -> Self:
-        if self.start_request_rate == self.end_request_rate:
-            raise ValueError("a ramp needs two different rates; for one rate use poisson or gamma")
-        return self
-
-
-class BurstArrivals(Spec):
-    """All requests at once, at 0."""
-
-    kind: Literal["burst"] = "burst"
-
-
-class ClosedLoopArrivals(Spec):
-    """num_clients clients; each sends its next request the moment its last one is answered."""
-
-    kind: Literal["closed_loop"] = "closed_loop"
-    num_clients: int = Field(ge=1)
-
-
-ArrivalSpec = Annotated[
-    PoissonArrivals | GammaArrivals | ConstantArrivals | RampArrivals | BurstArrivals | ClosedLoopArrivals,
-    Field(discriminator="kind"),
-]
-
-
-class SharedPrefix(Spec):
-    """Prefixes, such as system prompts, put in front of the prompts and shared between requests.
-
-    A prompt is then its prefix plus prompt_tokens of its own.
-    """
-
-    num_prefixes: int = Field(ge=1)
-    prefix_tokens: LengthSpec = Field(description="Drawn once per prefix.")
-    share: float = Field(1.0, gt=0, le=1, description="Fraction of the requests that have a prefix.")
-    zipf_exponent: float = Field(
-        0.0, ge=0, description="Popularity: the r-th prefix has a weight of r^-exponent; 0 is equal."
-    )
-
-
-class SyntheticSpec(Spec):
+class SyntheticSpec(SampledSpec):
     """Requests drawn from distributions. Give num_requests or duration_s."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -113,6 +28,7 @@ class SyntheticSpec(Spec):
     prompt_tokens: LengthSpec
     output_tokens: LengthSpec
     shared_prefix: SharedPrefix | None = None
+    reasoning: Reasoning | None = None
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
@@ -127,7 +43,7 @@ class SyntheticSpec(Spec):
         return self
 
 
-class TraceSpec(Spec):
+class TraceSpec(SampledSpec):
     """What the trace kinds have in common: a file, a limit, and what to play where the file is absent."""
 
     kind: str
@@ -151,6 +67,11 @@ class MooncakeSpec(TraceSpec):
     kind: Literal["mooncake"] = "mooncake"
     rate_scale: RateScale = 1.0
     block_tokens: Tokens = Field(512, description="Prompt tokens that one hash id stands for.")
+    sessions: Literal["none", "label", "follow"] = Field(
+        "none",
+        description="label: number the turns of conversations, found by their hash ids. follow: a turn also"
+        " waits for the answer to the one before it.",
+    )
 
 
 class VllmBenchSpec(TraceSpec):
@@ -192,6 +113,19 @@ class ShareGptSpec(TraceSpec):
     chars_per_token: float = Field(4.0, gt=0, description="Turns the length of a text into tokens.")
 
 
+class ServeGenSpec(TraceSpec):
+    """Clients of a production service, as ServeGen publishes them: a folder, or a file fitted to one.
+
+    Each client has its own rates, burstiness, lengths and share of reasoning, which change over the day.
+    """
+
+    kind: Literal["servegen"] = "servegen"
+    rate_scale: RateScale = 1.0
+    start_s: float = Field(0.0, ge=0, lt=86400, description="When to begin, since the beginning of the day.")
+    duration_s: float = Field(3600.0, gt=0, le=86400, description="How much of the day to play.")
+    reasoning: ReasoningLimits = ReasoningLimits()
+
+
 class TableSpec(TraceSpec):
     """simllm's own rows: requests.parquet or .csv of a run, or .jsonl of `simllm workload`."""
 
@@ -199,5 +133,5 @@ class TableSpec(TraceSpec):
     rate_scale: RateScale = 1.0
 
 
-AnyTraceSpec = AzureSpec | MooncakeSpec | VllmBenchSpec | ShareGptSpec | TableSpec
-WorkloadSpec = Annotated[SyntheticSpec | AnyTraceSpec, Field(discriminator="kind")]
+AnyTraceSpec = AzureSpec | MooncakeSpec | VllmBenchSpec | ShareGptSpec | ServeGenSpec | TableSpec
+WorkloadSpec = Annotated[SyntheticSpec | ConversationSpec | AnyTraceSpec, Field(discriminator="kind")]

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import Problem, ScenarioError
+from .arrival_spec import ArrivalSpec, ClosedLoopArrivals
 from .arrivals import Extent, arrival_times
 from .content import RunContents
-from .demand import Demand, IntColumn
+from .demand import Demand, FloatColumn, IntColumn
 from .lengths import sample_lengths
-from .spec import ArrivalSpec, ClosedLoopArrivals, SharedPrefix, SyntheticSpec
+from .reasoning import draw_reasoning
+from .request_spec import SharedPrefix
+from .spec import SyntheticSpec
 from .streams import stream
 
 BoolColumn = NDArray[np.bool_]
@@ -31,12 +34,30 @@ def synthesize(spec: SyntheticSpec, *, seed: int, base_dir: Path) -> Demand:
         raise ScenarioError([Problem("workload.duration_s", "no request arrives so soon", spec.duration_s)])
     prompts = sample_lengths(spec.prompt_tokens, stream(seed, "prompt_tokens"), size, base_dir=base_dir)
     outputs = sample_lengths(spec.output_tokens, stream(seed, "output_tokens"), size, base_dir=base_dir)
+    reasoning = None
+    if spec.reasoning is not None:
+        outputs, reasoning = draw_reasoning(spec.reasoning, outputs, seed=seed, base_dir=base_dir)
     demand = Demand(
         arrived_at, prompts, outputs, num_clients=clients_of(spec.arrivals), origin=_describe(spec)
     )
+    demand.reasoning_tokens = reasoning
     if spec.shared_prefix is not None:
         _put_prefixes(demand, spec.shared_prefix, seed=seed, base_dir=base_dir)
     return demand
+
+
+def pick_popular(rng: np.random.Generator, count: int, zipf_exponent: float, size: int) -> IntColumn:
+    """Returns `size` numbers below `count`, the r-th (from 1) with a weight of r^-zipf_exponent."""
+    cumulative = np.cumsum(popularity(count, zipf_exponent))
+    picked: IntColumn = np.searchsorted(cumulative, rng.random(size))
+    return np.minimum(picked, count - 1, out=picked)
+
+
+def popularity(count: int, zipf_exponent: float) -> FloatColumn:
+    """Returns the probabilities of the ranks 1 to `count`."""
+    weights = np.arange(1, count + 1, dtype=np.float64) ** -zipf_exponent
+    shares: FloatColumn = weights / weights.sum()
+    return shares
 
 
 def clients_of(arrivals: ArrivalSpec) -> int | None:
@@ -47,11 +68,8 @@ def clients_of(arrivals: ArrivalSpec) -> int | None:
 def _put_prefixes(demand: Demand, spec: SharedPrefix, *, seed: int, base_dir: Path) -> None:
     """Puts a prefix in front of the prompts: contents are set, `prompt_tokens` grow."""
     rng = stream(seed, "prefixes")
-    weights = np.arange(1, spec.num_prefixes + 1) ** -spec.zipf_exponent
-    cumulative = np.cumsum(weights) / weights.sum()
     has_prefix = rng.random(len(demand)) < spec.share
-    picked = np.searchsorted(cumulative, rng.random(int(has_prefix.sum())))
-    np.minimum(picked, spec.num_prefixes - 1, out=picked)
+    picked = pick_popular(rng, spec.num_prefixes, spec.zipf_exponent, int(has_prefix.sum()))
     lengths_rng = stream(seed, "prefix_tokens")
     lengths = sample_lengths(spec.prefix_tokens, lengths_rng, spec.num_prefixes, base_dir=base_dir)
     demand.contents = _two_runs(picked, lengths, demand.prompt_tokens, has_prefix)

@@ -20,13 +20,24 @@ from ...errors import SimllmError, TraceError, nearest_choice
 from ..request import ContentRun
 from .content import pack_contents
 from .demand import Demand, IntColumn
+from .parents import pack_parents
 from .traces.lines import Row, check_count, check_instant, count, field, json_rows, shown
 
 FORMAT, VERSION = "simllm-workload", 1
 _CONTENT = "content"
+_PARENTS, _DELAY = "parents", "delay_s"
 # Columns that every file has, and those that it has if the demand has them.
 _ALWAYS = ("arrived_at", "prompt_tokens", "output_tokens")
-_OPTIONAL = ("session_id", "turn", "image_tokens", "reasoning_tokens", "priority")
+_OPTIONAL = (
+    "session_id",
+    "turn",
+    "image_tokens",
+    "reasoning_tokens",
+    "priority",
+    "num_samples",
+    "beam_width",
+    "tenant",
+)
 _SMALLEST = {
     "prompt_tokens": 1,
     "output_tokens": 1,
@@ -35,6 +46,9 @@ _SMALLEST = {
     "image_tokens": 0,
     "reasoning_tokens": 0,
     "priority": -(2**63),
+    "num_samples": 1,
+    "beam_width": 0,
+    "tenant": 0,
 }
 
 
@@ -66,18 +80,25 @@ def read_demand(path: Path, num_requests: int | None = None) -> Demand:
     total = count(head, "num_requests", path, line)
     wanted = total if num_requests is None else min(num_requests, total)
     values: dict[str, list[Any]] = {name: [] for name in columns}
+    lines: list[int] = []
     for row_line, row in islice(rows, wanted):
+        lines.append(row_line)
         for name in columns:
             values[name].append(_value(name, row, path, row_line))
     num_rows = len(values["arrived_at"])
     if num_rows < wanted:
         raise TraceError(path, None, f"holds {num_rows} of {total} requests: it was cut short")
-    return _demand(values, head, path, line)
+    demand = _demand(values, head, path, line)
+    problem = None if demand.parents is None else demand.parents.problem()
+    if problem is not None:
+        raise TraceError(path, lines[problem.row], f"request {problem.row} {problem.what}")
+    return demand
 
 
 def _lines(demand: Demand) -> Iterator[str]:
     optional = [name for name in _OPTIONAL if getattr(demand, name) is not None]
     columns = [*_ALWAYS, *([] if demand.contents is None else [_CONTENT]), *optional]
+    waits = [name for name in (_PARENTS, _DELAY) if getattr(demand, name) is not None]
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     head = {
         "format": FORMAT,
@@ -86,12 +107,16 @@ def _lines(demand: Demand) -> Iterator[str]:
         "num_clients": demand.num_clients,
         "origin": demand.origin,
         "notes": demand.notes,
-        "columns": columns,
+        "columns": [*columns, *waits],
     }
     yield encode(head) + "\n"
     for request in demand.requests():
         row: Row = {"request_id": request.index}
         row.update((name, getattr(request, name)) for name in columns)
+        if demand.parents is not None:
+            row[_PARENTS] = demand.parents[request.index]
+        if demand.delay_s is not None:
+            row[_DELAY] = float(demand.delay_s[request.index])
         yield encode(row) + "\n"
 
 
@@ -102,7 +127,7 @@ def _check_head(head: Row, path: Path, line: int | None) -> list[str]:
     if head.get("version") != VERSION:
         raise TraceError(path, line, f"has version {shown(head.get('version'))}, expected {VERSION}")
     columns = field(head, "columns", path, line)
-    known = (*_ALWAYS, _CONTENT, *_OPTIONAL)
+    known = (*_ALWAYS, _CONTENT, *_OPTIONAL, _PARENTS, _DELAY)
     if not isinstance(columns, list) or not set(_ALWAYS) <= set(columns):
         raise TraceError(path, line, f"columns must hold {', '.join(_ALWAYS)} (got {shown(columns)})")
     for name in columns:
@@ -115,10 +140,12 @@ def _check_head(head: Row, path: Path, line: int | None) -> list[str]:
 def _value(name: str, row: Row, path: Path, line: int) -> Any:
     """Returns the value of a column in a row; TraceError when it is missing or malformed."""
     value = field(row, name, path, line)
-    if name == "arrived_at":
+    if name in ("arrived_at", _DELAY):
         return check_instant(value, name, path, line)
     if name == _CONTENT:
         return _runs(value, row["prompt_tokens"], path, line)
+    if name == _PARENTS:
+        return _row_numbers(value, path, line)
     return check_count(value, name, path, line, at_least=_SMALLEST[name])
 
 
@@ -133,6 +160,12 @@ def _runs(value: object, prompt_tokens: int, path: Path, line: int) -> list[Cont
     if covered != prompt_tokens:
         raise TraceError(path, line, f"content covers {covered} of {prompt_tokens} prompt tokens")
     return runs
+
+
+def _row_numbers(value: object, path: Path, line: int) -> list[int]:
+    if not isinstance(value, list) or not all(type(row) is int for row in value):
+        raise TraceError(path, line, f"parents must be [request, ...] (got {shown(value)})")
+    return value
 
 
 def _demand(values: dict[str, list[Any]], head: Row, path: Path, line: int | None) -> Demand:
@@ -150,6 +183,11 @@ def _demand(values: dict[str, list[Any]], head: Row, path: Path, line: int | Non
         image_tokens=ints("image_tokens"),
         reasoning_tokens=ints("reasoning_tokens"),
         priority=ints("priority"),
+        num_samples=ints("num_samples"),
+        beam_width=ints("beam_width"),
+        tenant=ints("tenant"),
+        parents=pack_parents(values[_PARENTS]) if _PARENTS in values else None,
+        delay_s=np.array(values[_DELAY], dtype=np.float64) if _DELAY in values else None,
         num_clients=None if num_clients is None else check_count(num_clients, "num_clients", path, line),
         origin=str(head.get("origin", "")),
         notes=tuple(map(str, head.get("notes", ()))),

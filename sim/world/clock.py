@@ -21,6 +21,11 @@ class Clock(Environment):
 
     ticket = -1
 
+    @property
+    def num_set(self) -> int:
+        """Instants at which something is set to happen, those that were overtaken included."""
+        return len(self._queue)
+
     def step(self) -> None:
         """Lets the next event happen; as SimPy's, but an event may happen again."""
         self._now, _, self.ticket, event = heappop(self._queue)

@@ -47,24 +47,32 @@ class Journal:
         cost: StepCost,
         num_padded: int,
         decided_at: float,
-        started_at: float,
-        end_at: float,
+        span: tuple[float, float],
+        before_ended_at: float,
+        decodes_ended_at: float,
     ) -> None:
-        """Notes a step of any composition, with the instants of its decision, start and end [s]."""
+        """Notes a step of any composition, with the instants of its decision and of its start and end [s].
+
+        before_ended_at: when the step before ended. decodes_ended_at: when the last step with the decodes
+        that continue ended, which gave them their last token [s].
+        """
+        started_at, end_at = span
         recorder = self._recorder
         for live in batch.admitted:
-            if not live.num_preemptions:
+            if not live.num_preemptions and (live.group is None or isnan(recorder.scheduled_at[live.index])):
                 recorder.scheduled_at[live.index] = decided_at
                 recorder.replica[live.index] = self._replica
         for live in batch.paused:
-            live.last_token_at = started_at  # when the step before ended, the last with a token for it
+            live.last_token_at = decodes_ended_at
+        for live in batch.late:
+            live.last_token_at = before_ended_at
         for live in batch.rejoined:
             recorder.gaps.add(end_at - live.last_token_at)
         for live in batch.completing:
             if live.num_sampled > 1:  # it has computed everything again after a preemption
                 recorder.gaps.add(end_at - live.last_token_at)
-        # Who continues got a token when the step before ended, just as this one began.
-        self.totals.add(batch, cost)
+        # Who continues got a token when this step began, unless it had to wait.
+        self.totals.add(batch, cost, started_at - decodes_ended_at)
         if recorder.steps is not None:
             recorder.steps.append(self._row(batch, DecodeLine.of_step(cost), num_padded, started_at))
 
@@ -78,7 +86,7 @@ class Journal:
         recorder = self._recorder
         first_token_at = recorder.first_token_at
         for live in completing:
-            if not live.num_preemptions or isnan(first_token_at[live.index]):
+            if isnan(first_token_at[live.index]):
                 first_token_at[live.index] = heard_at
                 if recorder.steps is not None:
                     recorder.first_step_ended_at[live.index] = ended_at
@@ -121,6 +129,7 @@ class Journal:
     ) -> tuple[StepRun, ...]:
         growth, kv, num_decodes = scheduler.block_growth(), scheduler.kv, leap.decodes.count
         num_running, num_waiting, num_free = found
+        computed = scheduler.computed_decodes(leap.decodes) if scheduler.pads_decodes else leap.decodes
         whole = StepRun(
             replica=self._replica,
             first_step=leap.after_step + 1,
@@ -130,7 +139,7 @@ class Journal:
             num_prefill_chunks=0,
             num_decodes=num_decodes,
             sum_decode_context=leap.decodes.sum_context,
-            num_padded_tokens=self._graphs.pad(num_decodes),
+            num_padded_tokens=self._graphs.pad(computed.count),
             num_sampled=num_decodes,
             num_running=scheduler.num_running,
             num_waiting=num_waiting,

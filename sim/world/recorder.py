@@ -12,7 +12,10 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ...hwmodels.step import DecodeLine
+from ..request import Request
+from .fleet_totals import FleetTotals
 from .gaps import GapSketch
+from .tier_totals import LinkTotals, TierTotals
 
 
 class Status(IntEnum):
@@ -23,6 +26,7 @@ class Status(IntEnum):
     RUNNING = 2
     FINISHED = 3
     REJECTED = 4
+    FAILED = 5  # lost with its replica, and not sent again
 
 
 class StepRun(NamedTuple):
@@ -74,8 +78,11 @@ class StepRun(NamedTuple):
 class ReplicaTotals:
     """Sums over a replica's life that stay cheap without step rows.
 
-    busy_s: time with a step running [s]. term_s: its split by cost term.
-    num_kv_blocks: usable blocks. prefix_*: tokens looked up, hit, and missed by reason.
+    busy_s: time with a step running [s]. term_s: its split by cost term. bubble_share: of the time of
+    `num_stages` pipeline stages with a step running, that in which they computed nothing; None without
+    stages.
+    lived_s: time it was up [s], None for the whole run. num_kv_blocks: usable blocks. prefix_*: tokens looked
+    up, hit, and missed by reason.
     """
 
     replica: int
@@ -92,24 +99,25 @@ class ReplicaTotals:
     prefix_hit_tokens: int
     prefix_misses: dict[str, int]
     max_running: int
+    num_stages: int = 1
+    bubble_share: float | None = None
+    lived_s: float | None = None
 
 
 class Recorder:
     """Columns of one run, one row per request of the workload, in its order.
 
     Times are seconds since the start, nan for what has not happened. `reasons` names why a rejected
-    request was rejected. `first_output_at` is the first token that is not reasoning; it is only
-    filled in for requests that reason, and empty if none does. `*_step_ended_at` are the ends of the steps
-    that gave a request its first and last token, before the front end; empty without step rows.
+    request was rejected. `*_step_ended_at` are the ends of the steps that gave a request its first and last
+    token, before the front end; empty without step rows.
     """
 
-    def __init__(self, num_requests: int, *, record_steps: bool, has_reasoning: bool = False) -> None:
+    def __init__(self, num_requests: int, *, record_steps: bool) -> None:
         nan, zeros = float("nan"), bytes(8 * num_requests)
         self.num_requests = num_requests
         self.arrived_at = array("d", [nan]) * num_requests
         self.scheduled_at = array("d", [nan]) * num_requests
         self.first_token_at = array("d", [nan]) * num_requests
-        self.first_output_at = array("d", [nan]) * (num_requests if has_reasoning else 0)
         self.finished_at = array("d", [nan]) * num_requests
         self.first_step_ended_at = array("d", [nan]) * (num_requests if record_steps else 0)
         self.last_step_ended_at = array("d", [nan]) * (num_requests if record_steps else 0)
@@ -123,4 +131,30 @@ class Recorder:
         self.gaps = GapSketch()
         self.steps: list[StepRun] | None = [] if record_steps else None
         self.replicas: list[ReplicaTotals] = []
+        self.tiers: list[TierTotals] = []
+        self.links: list[LinkTotals] = []
+        self.fleet: FleetTotals | None = None
+        self.num_unsent = 0  # requests rejected, without being sent, together with those they waited for
         self.ended_at = 0.0
+
+    def lost(self, request: Request) -> None:
+        """Forgets what a replica that crashed had done for a request: its client starts again."""
+        nan, index = float("nan"), request.index
+        self.scheduled_at[index] = self.first_token_at[index] = nan
+        if self.steps is not None:
+            self.first_step_ended_at[index] = nan
+        self.replica[index] = -1
+
+    def failed(self, request: Request, reason: str) -> None:
+        """Notes a request that was given up after a crash."""
+        self.status[request.index] = Status.FAILED
+        self.reasons[request.index] = reason
+
+    def has_ended(self) -> bool:
+        """Returns whether every request has."""
+        return not any(status in self.status for status in (Status.PENDING, Status.WAITING, Status.RUNNING))
+
+    def refused(self, request: Request, reason: str) -> None:
+        """Notes a request that no replica was to serve."""
+        self.status[request.index] = Status.REJECTED
+        self.reasons[request.index] = reason

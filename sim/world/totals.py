@@ -49,12 +49,16 @@ class RunningTotals:
         self.context_tokens = 0
         self.max_running = 0
 
-    def add(self, batch: Batch, cost: StepCost) -> None:
-        """Adds one step."""
+    def add(self, batch: Batch, cost: StepCost, stalled_s: float) -> None:
+        """Adds one step; `stalled_s`: time before it in which those who continue waited [s]."""
         if batch.num_running > self.max_running:
             self.max_running = batch.num_running
         self._chunks += batch.chunks
-        counts = (batch.num_tokens, batch.num_sampled, batch.num_continuing, batch.decodes)
+        num_continuing = batch.num_continuing
+        if stalled_s > 0.0 and num_continuing:
+            self._gaps.add(stalled_s + cost.duration_s, num_continuing)
+            num_continuing = 0
+        counts = (batch.num_tokens, batch.num_sampled, num_continuing, batch.decodes)
         steps = self._steps
         steps += (*counts, cost.duration_s, cost.terms, cost.is_extrapolated)
         if len(steps) >= _MAX_ROWS * _STEP_FIELDS:

@@ -11,7 +11,7 @@ import pytest
 import simllm
 from simllm.calibrate.budget import BudgetRow, budget_rows, shipped_rows, shortfall_line, table_text
 from simllm.calibrate.plan import make_plan
-from simllm.calibrate.samples import Sample
+from simllm.calibrate.samples import Sample, read_samples
 from simllm.errors import CalibrationError
 from simllm.hwmodels.device import load_device
 from simllm.hwmodels.op_model import form_of
@@ -34,7 +34,7 @@ def synthesised(noise: float) -> list[Sample]:
 
 
 def test_more_of_the_plan_predicts_unseen_points_no_worse():
-    small, whole = budget_rows(synthesised(0.05), PLAN, DEVICE, shares=(0.3, 1.0))
+    small, whole = budget_rows(synthesised(0.05), DEVICE, shares=(0.3, 1.0))
     assert (small.num_points, whole.num_points) == (round(0.3 * len(PLAN)), len(PLAN))
     # Half a second a point.
     assert whole.measuring_s == round(0.5 * len(PLAN))
@@ -43,14 +43,14 @@ def test_more_of_the_plan_predicts_unseen_points_no_worse():
 
 
 def test_exact_samples_are_predicted_exactly_from_part_of_them():
-    (row,) = budget_rows(synthesised(0.0), PLAN, DEVICE, shares=(0.5,))
+    (row,) = budget_rows(synthesised(0.0), DEVICE, shares=(0.5,))
     assert row.num_fits == 1
     assert row.p90 < 0.01
 
 
 def test_a_share_that_fits_nothing_is_an_error():
     with pytest.raises(CalibrationError, match="too few to fit anything"):
-        budget_rows(synthesised(0.0), PLAN, DEVICE, shares=(0.01,))
+        budget_rows(synthesised(0.0), DEVICE, shares=(0.01,))
 
 
 def test_the_shipped_table_reads_back_as_it_is_written():
@@ -85,5 +85,6 @@ def test_the_documentation_shows_the_shipped_table():
     assert f"{script.BEGIN}\n{script.budgets()}\n{script.END}" in page, "run `make generated`"
 
 
-def test_the_shipped_table_is_about_the_plan_as_it_is():
-    assert shipped_rows()[-1].num_points == len(make_plan())
+def test_the_shipped_table_is_about_the_samples_as_they_are():
+    samples, _ = read_samples(Path(simllm.__file__).parent / "hwmodels/profiles/h200-sxm.samples.parquet")
+    assert shipped_rows()[-1].num_points == len(samples)

@@ -11,9 +11,11 @@ from simllm.errors import ProfileError, SimllmError
 from simllm.hwmodels.device import load_device
 from simllm.hwmodels.engine_profile import (
     EngineOverhead,
+    dump_engine_profile,
     engine_profile_names,
     load_engine_profile,
     shipped_engine_profile,
+    shipped_front_end,
 )
 from simllm.hwmodels.precision import Precision
 
@@ -100,6 +102,55 @@ def test_a_wrong_file_is_one_line_with_the_field(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
+TIME = "{value: 2.0e-4, low: 1.0e-4, high: 3.0e-4, num_observations: 7}"
+TIMES = ", ".join(
+    f"{name}: {TIME}"
+    for name in ("request_s", "prompt_token_s", "in_s", "out_s", "token_s", "first_token_s", "last_token_s")
+)
+
+
+def test_a_front_end_has_the_times_that_were_fitted(tmp_path):
+    profile = load_engine_profile(engine_file(tmp_path, front_end=f"{{constants: {{{TIMES}}}}}"))
+    times = profile.front_end.times()
+    assert len(times) == 7
+    assert set(times.values()) == {2.0e-4}
+    assert not {"hold_s", "turnaround_s"} & set(times)
+
+
+def test_a_profile_need_not_have_a_front_end(tmp_path):
+    assert load_engine_profile(engine_file(tmp_path)).front_end is None
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        (f"{TIMES}, held_s: {TIME}", "front_end.constants.held_s: Extra inputs are not permitted$"),
+        (TIMES.replace("in_s", "hold_s"), "front_end.constants.in_s: Field required$"),
+        (
+            TIMES.replace("num_observations: 7", "num_observations: 0"),
+            "front_end.constants.request_s.num_observations: .* greater than or equal to 1",
+        ),
+    ],
+)
+def test_a_wrong_front_end_is_one_line_with_the_field(tmp_path, constants, message):
+    with pytest.raises(ProfileError, match=message):
+        load_engine_profile(engine_file(tmp_path, front_end=f"{{constants: {{{constants}}}}}"))
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    profile = load_engine_profile("vllm-0.22-h200-sxm")
+    path = tmp_path / "copy.yaml"
+    path.write_text(dump_engine_profile(profile), encoding="utf-8")
+    assert load_engine_profile(path) == profile
+
+
+def test_a_front_end_serves_on_other_devices_but_not_other_engines():
+    own = shipped_front_end("vllm", "h200-sxm")
+    assert own is not None
+    assert shipped_front_end("vllm", "l40s") == own
+    assert shipped_front_end("tgi", "h200-sxm") is None
+
+
 def test_an_unknown_name_gives_the_nearest_one():
     with pytest.raises(ProfileError, match=r"did you mean 'vllm-0.22-h200-sxm'\?"):
         load_engine_profile("vllm-0.22-h200")
@@ -118,9 +169,10 @@ def test_a_shipped_profile_has_every_constant_within_its_interval(name):
     profile = load_engine_profile(name)
     assert profile.name == name
     assert set(profile.constants) == {field.name for field in fields(EngineOverhead)}
-    for constant in profile.constants.values():
+    assert profile.front_end is not None
+    for constant in (*profile.constants.values(), *profile.front_end.constants.items().values()):
         assert constant.low <= constant.value <= constant.high
-    assert profile.runs
+    assert profile.runs and profile.front_end.runs
 
 
 def test_ratios_belong_to_the_kernels_that_stand_in_for_the_engine_s():

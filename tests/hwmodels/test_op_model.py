@@ -98,8 +98,9 @@ def test_a_warm_board_meets_its_power_limit_at_a_lower_clock():
 
 
 def test_one_tile_too_many_costs_another_wave():
-    # 132 SMs, one tile of 128 rows and 256 columns each.
-    wide = replace(GEMM, implementation="triton", m=128, n=132 * 256, k=8192)
+    # 132 SMs, one tile of 128 rows and 256 columns each; 8-bit products have no tiles so small that a wave of
+    # them is soon over.
+    wide = replace(GEMM, implementation="triton", dtype="fp8", m=128, n=132 * 256, k=8192)
     full_wave, more = (
         price(wide, hbm_bytes_per_s=1e13),
         price(replace(wide, n=133 * 256), hbm_bytes_per_s=1e13),
@@ -157,11 +158,35 @@ def test_contexts_are_read_in_whole_blocks_of_keys():
 
 
 def test_registers_limit_how_many_ctas_an_sm_holds():
-    # 16 rows need 127 registers of 64 threads, of which 8 CTAs fit; 128 rows all 255, and 4 CTAs fit.
+    # 16 rows need 126 registers of 64 threads, of which 8 CTAs fit; 32 rows of 128 dimensions 128 of 128
+    # threads, and 4 fit; with an 8-bit cache 167, and 3 fit.
     few = decode_features([replace(DECODE, batch=256)], DEVICE)
-    many = decode_features([replace(DECODE, batch=256, query_len=8, num_q_heads=128)], DEVICE)
+    many = decode_features([replace(DECODE, batch=256, query_len=8)], DEVICE)
+    narrow = decode_features([replace(DECODE, batch=256, query_len=8, dtype="fp8")], DEVICE)
     assert many["slot_keys"][0] == pytest.approx(8 / 4 * few["slot_keys"][0])
-    assert (few["spilled"][0], many["spilled"][0] > 0) == (0, True)
+    assert narrow["slot_keys"][0] == pytest.approx(8 / 3 * few["slot_keys"][0])
+
+
+def test_keys_in_blocks_smaller_than_a_tile_are_gathered():
+    # A tile of few rows holds 32 keys, one of more rows 64.
+    blocks = [
+        decode_features([replace(DECODE, block_size=size)], DEVICE)["is_gathered"][0] for size in (16, 64)
+    ]
+    verified = replace(DECODE, query_len=8, block_size=32)
+    assert (*blocks, decode_features([verified], DEVICE)["is_gathered"][0]) == (1, 0, 1)
+
+
+def test_hopper_s_latent_kernel_splits_for_whole_waves():
+    latent = OpPoint(
+        "mla_decode", "triton", "bf16", batch=16, query_len=1, context_len=4096, num_q_heads=128,
+        num_kv_heads=1, head_dim=512, k=64,
+    )  # fmt: skip
+    # 32 programs of 64 heads: 4 parts of 16 tiles fill one wave of 132 SMs with 128, where 5 would need two.
+    features = decode_features([latent], DEVICE)
+    assert features["longest_keys"][0] == 4096 / 4
+    # 128 requests fill two waves without any parts, and nothing is added up.
+    whole = decode_features([replace(latent, batch=128)], DEVICE)
+    assert (whole["longest_keys"][0], whole["is_split"][0]) == (4096, 0)
 
 
 def test_keys_that_l2_cannot_hold_are_read_again():

@@ -77,9 +77,20 @@ def test_grouped_gemm_with_all_experts_on_every_token_is_as_many_gemms():
     assert op.flops == 2 * ops.gemm(64, 256, 512, "bf16").flops
 
 
-def test_routing_reads_fp32_logits_and_writes_ids_weights_and_order():
-    op = ops.route(10, 128, 8)
-    assert op.hbm_bytes == 10 * 128 * 4 + 10 * 8 * 3 * 8
+def test_routing_reads_fp32_logits_and_writes_ids_and_weights():
+    assert ops.route(10, 128, 8).hbm_bytes == 10 * 128 * 4 + 10 * 8 * 8
+
+
+def test_few_rows_are_not_aligned_to_their_experts():
+    # 8 of 128 experts: 4 tokens have 32 rows, a quarter of the experts; 5 have more.
+    assert not ops.needs_alignment(4, 128, 8)
+    assert ops.needs_alignment(5, 128, 8)
+
+
+def test_aligning_rows_takes_time_by_its_dependent_steps():
+    assert ops.align_experts(4096, 1).latency_s == pytest.approx(3.9e-6 + 4096 * 0.36e-9)
+    few, many = ops.align_experts(1, 8), ops.align_experts(4096, 8)
+    assert many.latency_s - few.latency_s == pytest.approx(4095 * 8 * 0.36e-9)
 
 
 def test_combining_experts_reads_all_copies_and_writes_one():
@@ -99,6 +110,8 @@ def test_elementwise_ops_move_what_they_read_and_write():
     assert ops.rope(5, 40, 128, "bf16").hbm_bytes == 2 * 5 * 40 * 128 * 2
     assert ops.embedding(5, 4096, "bf16").hbm_bytes == 2 * 5 * 4096 * 2
     assert ops.quantize(1000, "bf16", "fp8").hbm_bytes == 1000 * (2 + 2 + 1)
+    passes = (ops.quantize_max(10, 100, "bf16", "fp8"), ops.quantize_scaled(10, 100, "bf16", "fp8"))
+    assert sum(op.hbm_bytes for op in passes) == 1000 * (2 + 2 + 1)
 
 
 def test_a_kv_write_reads_activations_and_writes_cache_entries():

@@ -257,8 +257,8 @@ def test_one_token_of_a_moe_reads_only_its_experts():
     assert terms["mlp_gemm"] == 0.0
 
 
-def test_only_tensor_parallelism_has_a_cost_so_far(llama_8b, h200):
-    with pytest.raises(SimllmError, match="tensor parallelism only so far"):
+def test_a_stage_s_steps_have_no_stages_of_their_own(llama_8b, h200):
+    with pytest.raises(SimllmError, match="cover tensor and expert parallelism"):
         RooflineStepModel(
             llama_8b, h200, weight_dtype="bf16", activation_dtype="bf16", kv_dtype="bf16",
             parallel=ParallelSpec(pp=2),

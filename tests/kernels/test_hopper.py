@@ -69,6 +69,29 @@ def test_convolutions_match_float64_with_every_tile(
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("config", conv2d_hopper.candidates(), ids=str)
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "padding"),
+    [
+        (24, 18, 3, 2, 1),
+        (56, 56, 3, 2, 1),
+        (9, 12, 3, 3, 0),
+        (8, 8, 1, 2, 0),
+        (20, 20, 5, 4, 2),
+        (6, 6, 2, 2, 3),
+    ],
+)
+def test_strided_convolutions_match_float64_with_every_tile(
+    hopper: str, config: Config, height: int, width: int, kernel: int, stride: int, padding: int
+) -> None:
+    x = torch.randn(5, height, width, 128, dtype=torch.bfloat16, device=hopper)
+    weight = torch.randn(200, kernel, kernel, 128, dtype=torch.bfloat16, device=hopper)
+    assert conv2d_hopper.is_supported(x, stride)
+    out = conv2d.conv2d(x, weight, stride=stride, padding=padding, config=config)
+    assert_close(out, conv2d.conv2d_oracle(x, weight, stride=stride, padding=padding))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
 @pytest.mark.parametrize("config", gemm_hopper.candidates(), ids=str)
 @pytest.mark.parametrize(("m", "n", "k"), [(1000, 1544, 2064), (4096, 4096, 4096), (3, 8, 16)])

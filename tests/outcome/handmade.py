@@ -84,7 +84,7 @@ def make_demand() -> Demand:
 
 
 def make_recorder(*, record_steps: bool = True) -> Recorder:
-    recorder = Recorder(4, record_steps=record_steps, has_reasoning=True)
+    recorder = Recorder(4, record_steps=record_steps)
     if recorder.steps is not None:
         recorder.steps += hand_made_steps()
     for row, arrived_at in enumerate((0.0, 0.5, 1.0, 1.5)):

@@ -162,9 +162,10 @@ def test_cache_totals_and_the_most_blocks_in_use_are_reported_by_replica(result:
 def test_without_steps_only_what_needs_them_is_null(result: Result, build: Callable[..., Result]) -> None:
     summary, bare = result.summary(), build(record_steps=False).summary()
     differing = {key for key in summary if summary[key] != bare[key]}
-    assert differing == {"max_output_tokens_per_s", "kv"}
+    assert differing == {"max_output_tokens_per_s", "kv", "kv_waste"}
     assert bare["max_output_tokens_per_s"] is None
     assert bare["kv"][0]["max_used_blocks"] is None
+    assert bare["kv_waste"] is None
 
 
 @pytest.mark.parametrize("num_requests", [0, 3])

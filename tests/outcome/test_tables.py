@@ -47,8 +47,8 @@ def test_objective_is_met_missed_or_undecided(build: Callable[..., Result]) -> N
 
 
 def test_first_output_is_the_first_token_unless_the_request_reasons() -> None:
+    # r2: 1.5, 1.60, then 1.72
     recorder = make_recorder()
-    recorder.first_output_at[2] = 1.72
     demand = replace(make_demand(), reasoning_tokens=np.array([0, 0, 2, 0]))
     requests = Result(recorder, demand, make_meta()).requests
     assert requests["ttfo_ms"].tolist() == pytest.approx([400, 300, 720, math.nan], nan_ok=True)

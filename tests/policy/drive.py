@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from harness import kv_for
+
 from simllm.sim.policy.batch import Batch
-from simllm.sim.policy.kv.plain import PlainKvCache
-from simllm.sim.policy.kv.prefix import PrefixKvCache
-from simllm.sim.policy.scheduler.vllm_v1 import VllmV1Scheduler, VllmV1Spec
+from simllm.sim.policy.scheduler import make_scheduler
+from simllm.sim.policy.scheduler.engine_spec import EngineSpec
 from simllm.sim.request import ContentRun, Request
 
 
@@ -13,11 +14,12 @@ class Story:
     """One replica's scheduler; requests are numbered from 0 in the order in which they are added."""
 
     def __init__(
-        self, spec: VllmV1Spec, *, num_blocks: int = 1000, block_size: int = 16, caches: bool = False
+        self, spec: EngineSpec, *, num_blocks: int = 1000, block_size: int = 16, caches: bool = False
     ) -> None:
-        cache = PrefixKvCache if caches else PlainKvCache
-        self.kv = cache(num_blocks=num_blocks, block_size=block_size)
-        self.scheduler = VllmV1Scheduler(spec, kv=self.kv, max_model_len=spec.max_model_len or 1 << 20)
+        self.kv = kv_for(spec, num_blocks=num_blocks, block_size=block_size, caches=caches)
+        self.scheduler = make_scheduler(
+            spec, kv=self.kv, max_model_len=getattr(spec, "max_model_len", None) or 1 << 20
+        )
         self.num_added = 0
 
     def add(self, prompt_tokens: int, output_tokens: int, *content: tuple[int, int]) -> str | None:

@@ -136,6 +136,7 @@ def test_without_step_rows_requests_and_summary_are_the_same_but_for_peaks() -> 
         "scenario_sha256",
         "max_output_tokens_per_s",
         "kv",
+        "kv_waste",
     }
     assert two["max_output_tokens_per_s"] is None
     assert two["kv"] == [{**pool, "max_used_blocks": None} for pool in one["kv"]]

@@ -32,9 +32,11 @@ def test_all_problems_are_named_at_once_with_path_value_and_nearest_choice() -> 
     ) == [
         "$.workload.arrivals.request_rate: must be greater than 0 (got -2)",
         "$.pools[0].replicas: must be greater than or equal to 1 (got 0)",
-        "$.pools[0].kv.dtype: must be one of auto, bf16, fp16, fp8, int8 (got 'fp9'); did you mean 'fp8'?",
+        "$.pools[0].kv.dtype: must be one of auto, bf16, fp16, fp8, int8, int4 (got 'fp9'); "
+        "did you mean 'fp8'?",
         "$.pools[0].scheduler.max_num_seq: unknown field; did you mean 'max_num_seqs'?",
-        "$.router.kind: must be one of round_robin, random, least_outstanding (got 'roundrobin'); "
+        "$.router.kind: must be one of round_robin, random, least_outstanding, least_kv, power_of_two, "
+        "session_affinity, prefix_aware, weighted, conductor (got 'roundrobin'); "
         "did you mean 'round_robin'?",
         "$.sede: unknown field; did you mean 'seed'?",
     ]

@@ -29,12 +29,12 @@ def test_the_page_has_every_run_its_goals_and_what_is_refused(tmp_path: Path, sc
     files = [
         write_bench(folder, "poisson-1.json.gz"),
         write_bench(folder, "poisson-1-again.json.gz", ttfts=[1.1, 0.55, 0.33]),
-        write_bench(folder, "fp8.json.gz", engine={"quantization": "fp8"}),
+        write_bench(folder, "dp2.json.gz", engine={"data_parallel_size": 2}),
     ]
     page = script.page(script.validate_all(files))
     assert "| tiny-tp1/poisson-1 | 3 |" in page
     assert "2 of 3 recorded runs" in page
-    assert "- tiny-tp1/fp8: engine.quantization: the speed of quantised weights is not validated yet" in page
+    assert "- tiny-tp1/dp2: engine.data_parallel_size: data parallelism inside one engine is" in page
     assert "Real vllm 0.22.1 on NVIDIA H200, 2026-11" in page
     # The repeat's TTFT is 10 % longer: that is the floor.
     (row,) = [line for line in page.splitlines() if "| ttft_mean |" in line]

@@ -45,7 +45,7 @@ class EngineModel(LaunchedModel):
 
 
 def run_of(steps: Sequence[RecordedStep], *, depth: int = 2, schedule_s: float = 0.0) -> EngineRun:
-    return EngineRun("made", steps, EngineModel, NO_GRAPHS, None, depth, tp=1, schedule_s=schedule_s)
+    return EngineRun("made", steps, EngineModel, NO_GRAPHS, None, depth, num_gpus=1, schedule_s=schedule_s)
 
 
 def made_with(overhead: EngineOverhead, noise: Sequence[float] = ()) -> list[RecordedStep]:
@@ -171,9 +171,9 @@ def fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return run
 
 
-def with_steps(result: Path) -> Path:
+def with_steps(result: Path, rows: Sequence[str] = STEPS) -> Path:
     """Writes the record that lies beside a result."""
-    plain = write_steps(result.parent, STEPS, "plain.csv")
+    plain = write_steps(result.parent, rows, "plain.csv")
     stem = result.name.removesuffix(".gz").removesuffix(".json")
     result.with_name(f"{stem}.steps.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
     return result
@@ -181,8 +181,8 @@ def with_steps(result: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["run.json", "run.json.gz"])
 def test_the_command_writes_a_profile_that_a_scenario_can_name(fit: Cli, tmp_path: Path, name: str) -> None:
-    code, out, err = fit(with_steps(write_bench(tmp_path, name)))
-    assert (code, err) == (0, "")
+    code, out, _ = fit(with_steps(write_bench(tmp_path, name)))
+    assert code == 0
     written = load_engine_profile(tmp_path / "mine.yaml")
     assert (written.engine, written.version, written.device) == ("vllm", "0.22.1", "h200-sxm")
     assert set(written.constants) == set(BOUNDS)
@@ -200,6 +200,39 @@ def test_the_same_runs_give_the_same_bytes(fit: Cli, tmp_path: Path) -> None:
         contents.append((tmp_path / "mine.yaml").read_bytes())
     assert contents[0] == contents[1]
     assert yaml.safe_load(contents[0])["kind"] == "fitted"
+
+
+def test_runs_that_do_not_tell_of_the_front_end_are_named_with_the_reason(fit: Cli, tmp_path: Path) -> None:
+    result = with_steps(write_bench(tmp_path))
+    code, out, err = fit(result)
+    told = f"{result}: step 1 of the record holds 8 decodes where its requests have 0"
+    assert (code, err) == (0, f"not in the front end's fit: {told}\n")
+    assert "front end" not in out
+    assert load_engine_profile(tmp_path / "mine.yaml").front_end is None
+
+
+def answered(sent_us: int, prompt: str, num_tokens: int) -> list[str]:
+    """Returns the steps of a lone request, decided 1 ms after its sending, then half a step ahead."""
+    ends = [sent_us + 1000 + 100_000 * place for place in range(1, num_tokens + 1)]
+    first = f"{sent_us + 1000},{ends[0]},0,0,{prompt}"
+    return [first, *(f"{end - 150_000},{end},1,{100 + place}," for place, end in enumerate(ends[1:]))]
+
+
+def test_runs_that_tell_of_the_front_end_bring_its_part(fit: Cli, tmp_path: Path) -> None:
+    rows = [
+        *answered(0, "100:100", 11),
+        *answered(2_000_000, "184:200", 6),
+        *answered(3_000_000, "50:50", 1),
+    ]
+    code, out, err = fit(with_steps(write_bench(tmp_path, start_times=[0.0, 2.0, 3.0]), rows))
+    assert (code, err) == (0, "")
+    found = load_engine_profile(tmp_path / "mine.yaml").front_end
+    assert found is not None
+    assert (found.constants.hold_s, found.constants.turnaround_s) == (None, None)
+    # Every request found the engine idle and was decided on after 1 ms.
+    assert found.constants.request_s.value + found.constants.in_s.value == pytest.approx(1e-3, rel=0.1)
+    assert f"of {found.constants.in_s.num_observations}" in out
+    assert found.constants.in_s.num_observations == 3
 
 
 def refusal(outcome: Outcome) -> str:
@@ -220,6 +253,12 @@ def test_a_result_without_its_steps_is_refused(fit: Cli, tmp_path: Path, name: s
     stem = name.removesuffix(".json")
     told = refusal(fit(write_bench(tmp_path, name)))
     assert told.startswith(f"error: {tmp_path / stem}.steps.csv.gz: cannot be read: ")
+
+
+def test_a_run_whose_steps_all_found_an_idle_engine_has_nothing_to_compare(fit: Cli, tmp_path: Path) -> None:
+    rows = [f"{20_000 * place},{20_000 * place + 9000},1,100," for place in range(5)]
+    told = refusal(fit(with_steps(write_bench(tmp_path), rows)))
+    assert told.startswith(f"error: {tmp_path.name}/run: has no steps to compare")
 
 
 def test_a_file_that_is_not_there_is_refused(fit: Cli) -> None:

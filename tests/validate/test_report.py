@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from simllm.errors import SimllmError
 from simllm.sim.validate import Validation, validate_run
-from simllm.sim.validate.report import FILE_NAME, check_report, report_html, write_report
+from simllm.sim.validate.report import FILE_NAME, report_html, write_report
 
 from .handmade import write_bench, write_steps
 
@@ -77,12 +76,6 @@ def test_a_report_is_written_into_a_new_folder(run: Validation, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "new" / "plots").iterdir()] == [FILE_NAME]
 
 
-def test_a_file_in_the_way_is_a_user_s_error(tmp_path: Path) -> None:
-    (tmp_path / "plots").write_text("", encoding="utf-8")
-    with pytest.raises(SimllmError, match="is a file; the plots need a folder"):
-        check_report(tmp_path / "plots")
-
-
 def test_nothing_is_left_behind_when_writing_fails(
     run: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,9 +86,3 @@ def test_nothing_is_left_behind_when_writing_fails(
     with pytest.raises(SimllmError, match="disk full"):
         write_report([run], tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
-
-
-def test_without_plotly_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "plotly", None)
-    with pytest.raises(SimllmError, match=r"pip install 'simllm\[report\]'"):
-        check_report(tmp_path)

@@ -111,6 +111,7 @@ def test_the_summary_averages_errors_without_their_signs() -> None:
         ("llama-3.1-8b", 1, {}, OPEN),
         ("llama-3.1-8b", 4, {"is_closed": True}, UNMEASURED),
         ("llama-3.1-70b", 1, {}, UNMEASURED),
+        ("qwen3-32b", 2, {"is_closed": True, "has_stages": True}, UNMEASURED),
         ("qwen3-30b-a3b", 4, {}, MOE),
         ("qwen3-30b-a3b", 1, {"is_near": True}, NEAR_SATURATION),
         ("llama-3.1-8b", 1, {"is_closed": True, "has_preempted": True}, NEAR_SATURATION),
@@ -119,7 +120,7 @@ def test_the_summary_averages_errors_without_their_signs() -> None:
 def test_a_run_s_class_follows_from_the_run(
     model: str, num_gpus: int, load: dict[str, bool], expected: GoalClass
 ) -> None:
-    flags = {"is_closed": False, "is_near": False, "has_preempted": False, **load}
+    flags = {"has_stages": False, "is_closed": False, "is_near": False, "has_preempted": False, **load}
     assert classify(load_model(model), num_gpus, **flags) is expected
 
 

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from simllm.sim.workload.arrival_spec import ArrivalSpec
 from simllm.sim.workload.arrivals import Extent, arrival_times
-from simllm.sim.workload.spec import ArrivalSpec
 from simllm.sim.workload.streams import stream
 
 

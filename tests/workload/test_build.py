@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from simllm.errors import ScenarioError, TraceError
 from simllm.sim.workload import Demand, WorkloadSpec, build_demand, resolve_workload
@@ -90,3 +90,16 @@ def test_resolving_changes_no_row(put: Callable[[str, str], str], tmp_path: Path
     first = build_demand(spec, seed=1, base_dir=tmp_path)
     second = build_demand(resolved, seed=1, base_dir=Path("/elsewhere"))
     assert first.prompt_tokens.tolist() == second.prompt_tokens.tolist()
+
+
+def test_samples_and_beams_are_asked_for_in_every_row(build: Build) -> None:
+    assert [request.num_samples for request in build({"kind": "synthetic", **FALLBACK}).requests()] == [1] * 5
+    sampled = build({"kind": "synthetic", "num_samples": 3, **FALLBACK})
+    assert [request.num_samples for request in sampled.requests()] == [3] * 5
+    searched = build({"kind": "synthetic", "beam_width": 4, **FALLBACK})
+    assert [(request.num_samples, request.beam_width) for request in searched.requests()] == [(1, 4)] * 5
+
+
+def test_a_request_samples_or_searches_and_not_both(build: Build) -> None:
+    with pytest.raises(ValidationError, match="give either num_samples or beam_width"):
+        build({"kind": "synthetic", "num_samples": 2, "beam_width": 2, **FALLBACK})

@@ -26,8 +26,40 @@ def test_a_formatted_cell_is_parsed_to_the_same_runs(runs: tuple[ContentRun, ...
 
 def test_the_last_block_is_as_long_as_is_left() -> None:
     contents = block_contents(np.array([4, 5, 6, 4, 7]), np.array([3, 5]), np.array([1100, 1024]), 512)
-    assert contents[0] == (ContentRun(4, 512), ContentRun(5, 512), ContentRun(6, 76))
+    # After 4 the prompts part; 6 always follows 5, and makes one run with it.
+    assert contents[0] == (ContentRun(4, 512), ContentRun(5, 512 + 76))
     assert contents[1] == (ContentRun(4, 512), ContentRun(7, 512))
+
+
+CHAINS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+@given(CHAINS, st.integers(1, 4))
+def test_runs_of_blocks_share_what_the_blocks_shared(chains: list[list[int]], last_tokens: int) -> None:
+    # Whatever the ids, even where they are no chain: blocks 0 1 2 and 0 1 3 share two blocks of 4 tokens.
+    ids, ends = (
+        np.array([block for chain in chains for block in chain]),
+        np.cumsum([len(chain) for chain in chains]),
+    )
+    prompts = np.array([4 * (len(chain) - 1) + last_tokens for chain in chains])
+    runs = [
+        [(run.content_id, i) for run in content or () for i in range(run.num_tokens)]
+        for content in block_contents(ids, ends, prompts, 4)
+    ]
+    blocks = [
+        [(block, i) for block in chain for i in range(4)][:prompt]
+        for chain, prompt in zip(chains, prompts, strict=True)
+    ]
+    assert [len(tokens) for tokens in runs] == list(prompts)
+    for one in range(len(chains)):
+        for other in range(one):
+            assert shared(runs[one], runs[other]) == shared(blocks[one], blocks[other])
+
+
+def shared(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> int:
+    """Returns how many tokens two prompts begin with together."""
+    pairs = list(zip(one, other, strict=False))
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
 
 def test_an_index_beyond_the_rows_is_an_error() -> None:

@@ -11,8 +11,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from simllm.sim.workload import WorkloadSpec
+from simllm.sim.workload.arrival_spec import ArrivalSpec
 from simllm.sim.workload.length_spec import LengthSpec
-from simllm.sim.workload.spec import ArrivalSpec
 
 TEXT = (Path(__file__).parents[2] / "docs" / "workloads.md").read_text(encoding="utf-8")
 EXAMPLES = [yaml.safe_load(block)["workload"] for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.S)]

@@ -15,6 +15,7 @@ from simllm.errors import SimllmError, TraceError
 from simllm.sim.request import ContentRun
 from simllm.sim.workload.content import pack_contents
 from simllm.sim.workload.demand import Demand
+from simllm.sim.workload.parents import pack_parents
 from simllm.sim.workload.workload_file import read_demand, write_demand
 
 Columns = Callable[[Demand], dict[str, Any]]
@@ -42,6 +43,8 @@ def demands(draw: st.DrawFn) -> Demand:
         image_tokens=draw(st.none() | ints(0, 9)),
         reasoning_tokens=draw(st.none() | ints(0, 9)),
         priority=draw(st.none() | ints(-9, 9)),
+        parents=draw(st.none() | st.just(pack_parents([()] * (size - 1) + [tuple(range(size - 1))]))),
+        delay_s=draw(st.none() | st.just(np.arange(size) / 3)),
         num_clients=draw(st.none() | st.integers(1, 9)),
         origin=draw(st.text()),
         notes=tuple(draw(st.lists(st.text(), max_size=2))),
@@ -54,7 +57,8 @@ def plain() -> Columns:
         fields = {name: getattr(demand, name) for name in demand.__dataclass_fields__}
         arrays = {name: (v.dtype.kind, v.tolist()) for name, v in fields.items() if hasattr(v, "dtype")}
         contents = None if demand.contents is None else list(demand.contents)
-        return {**fields, **arrays, "contents": contents}
+        parents = None if demand.parents is None else list(demand.parents)
+        return {**fields, **arrays, "contents": contents, "parents": parents}
 
     return values
 
@@ -96,6 +100,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path, name: st
 
 HEAD = {"format": "simllm-workload", "version": 1, "num_requests": 2, "num_clients": None, "origin": ""}
 COLUMNS = ["arrived_at", "prompt_tokens", "output_tokens"]
+WAITING = {**HEAD, "columns": [*COLUMNS, "parents"]}
 ROW = {"arrived_at": 0.0, "prompt_tokens": 5, "output_tokens": 1}
 
 
@@ -120,6 +125,22 @@ ROW = {"arrived_at": 0.0, "prompt_tokens": 5, "output_tokens": 1}
         (
             [{**HEAD, "columns": [*COLUMNS, "content"]}, {**ROW, "content": [3]}],
             "w.jsonl:2: content must be [[id, tokens], ...] (got [3])",
+        ),
+        (
+            [WAITING, {**ROW, "parents": []}, {**ROW, "parents": [5]}],
+            "w.jsonl:3: request 1 waits for request 5, but there are 0 to 1",
+        ),
+        (
+            [WAITING, {**ROW, "parents": [1]}, {**ROW, "parents": [0]}],
+            "w.jsonl:2: request 0 waits for itself: ",
+        ),
+        (
+            [WAITING, {**ROW, "parents": ["a"]}],
+            'w.jsonl:2: parents must be [request, ...] (got ["a"])',
+        ),
+        (
+            [{**HEAD, "columns": [*COLUMNS, "delay_s"]}, {**ROW, "delay_s": -1}],
+            "w.jsonl:2: delay_s must be a number >= 0 (got -1)",
         ),
     ],
 )

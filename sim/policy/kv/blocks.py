@@ -14,6 +14,7 @@ from ..live_request import LiveRequest
 
 if TYPE_CHECKING:
     from .prefix import PrefixNode
+    from .tiers.load_plan import LoadPlan
 
 
 def num_blocks_for(num_tokens: int, block_size: int) -> int:
@@ -26,11 +27,15 @@ class PrefixHit:
     """Cached blocks that a request may take over.
 
     num_free_blocks: those of them that nobody holds, so that taking them uses up free blocks.
+    num_copied_tokens: tokens of one more block that are copied into a block of the request's own.
+    load: which of the blocks are not in HBM yet, and how they get there; None if all are.
     """
 
     num_blocks: int = 0
     num_free_blocks: int = 0
     path: Sequence[tuple[PrefixNode, int]] = ()
+    num_copied_tokens: int = 0
+    load: LoadPlan | None = None
 
 
 NO_HIT = PrefixHit()
@@ -70,8 +75,8 @@ class KvCache(Protocol):
     def admit(self, live: LiveRequest, hit: PrefixHit, num_tokens: int) -> None:
         """Gives the request the blocks of its first `num_tokens` tokens, which the step computes.
 
-        hit: what `lookup` just found; the blocks beyond it are taken as `take` does, and noted as
-        `computed` does.
+        hit: what `lookup` just found; the blocks beyond it are taken as `take` does. vLLM's cache notes them
+        as `computed` does; those of engines whose schedulers tell when a step has ended wait for that.
         """
         ...
 

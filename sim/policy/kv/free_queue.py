@@ -1,7 +1,8 @@
 """The queue of unreferenced blocks in order of eviction, as segments instead of single blocks.
 
 Blocks that were released together leave together, so the queue holds runs of blocks: taking n blocks costs
-O(segments used up), and a request's hundreds of blocks cost one segment.
+O(segments used up), and a request's hundreds of blocks cost one segment. Blocks may have levels: all of a
+lower level leave before any of a higher one.
 """
 
 from __future__ import annotations
@@ -22,38 +23,50 @@ class Segment:
     Without a node, and beyond the node's own blocks, they are dead: their content can't be hit again.
     """
 
-    __slots__ = ("node", "num_blocks")
+    __slots__ = ("level", "node", "num_blocks")
 
-    def __init__(self, num_blocks: int, node: PrefixNode | None) -> None:
+    def __init__(self, num_blocks: int, node: PrefixNode | None, level: int) -> None:
         self.num_blocks = num_blocks
         self.node = node
+        self.level = level
 
 
 class FreeQueue:
-    """Least recently released blocks first; `num_blocks` in all.
+    """Least recently released blocks of the lowest level first; `num_blocks` in all.
 
     on_evict(node, count) is told when the last `count` blocks of a cached run are taken away.
+    first_level: the level of blocks that were never used.
     """
 
-    def __init__(self, num_blocks: int, on_evict: Callable[[PrefixNode, int], None]) -> None:
-        first = Segment(num_blocks, None)
+    def __init__(
+        self,
+        num_blocks: int,
+        on_evict: Callable[[PrefixNode, int], None],
+        *,
+        num_levels: int = 1,
+        first_level: int = 0,
+    ) -> None:
+        first = Segment(num_blocks, None, first_level)
         self.num_blocks = num_blocks
-        self._segments: OrderedDict[Segment, None] = OrderedDict({first: None})
-        self._newest_dead: Segment | None = first
+        self._levels: list[OrderedDict[Segment, None]] = [OrderedDict() for _ in range(num_levels)]
+        self._levels[first_level][first] = None
+        self._newest_dead: list[Segment | None] = [None] * num_levels
+        self._newest_dead[first_level] = first
         self._on_evict = on_evict
 
-    def push(self, num_blocks: int, node: PrefixNode | None) -> Segment | None:
-        """Appends blocks to be taken last; neighbours without content become one segment."""
+    def push(self, num_blocks: int, node: PrefixNode | None, level: int = 0) -> Segment | None:
+        """Appends blocks to be taken last of their level; neighbours without content become one segment."""
         if num_blocks == 0:
             return None
         self.num_blocks += num_blocks
-        newest = self._newest_dead
-        if node is None and newest is not None:
-            newest.num_blocks += num_blocks
-            return newest
-        segment = Segment(num_blocks, node)
-        self._segments[segment] = None
-        self._newest_dead = segment if node is None else None
+        if node is None:
+            newest = self._newest_dead[level]
+            if newest is not None:
+                newest.num_blocks += num_blocks
+                return newest
+        segment = Segment(num_blocks, node, level)
+        self._levels[level][segment] = None
+        self._newest_dead[level] = segment if node is None else None
         return segment
 
     def withdraw(self, segment: Segment, num_blocks: int) -> None:
@@ -61,7 +74,7 @@ class FreeQueue:
         segment.num_blocks -= num_blocks
         self.num_blocks -= num_blocks
         if segment.num_blocks == 0:
-            del self._segments[segment]
+            del self._levels[segment.level][segment]
 
     def take(self, num_blocks: int) -> None:
         """Takes the oldest blocks; of a cached run the end goes first, as it was released first.
@@ -71,18 +84,25 @@ class FreeQueue:
         if num_blocks > self.num_blocks:
             raise InvariantError(f"took {num_blocks} blocks with {self.num_blocks} free")
         self.num_blocks -= num_blocks
-        while num_blocks:
-            segment = next(iter(self._segments))
-            used = min(num_blocks, segment.num_blocks)
-            num_blocks -= used
-            segment.num_blocks -= used
-            if segment.node is not None:
-                self._on_evict(segment.node, min(used, segment.node.num_blocks))
-            if segment.num_blocks == 0:
-                self._segments.popitem(last=False)
-                if segment is self._newest_dead:
-                    self._newest_dead = None
+        for segments in self._levels:
+            while num_blocks and segments:
+                segment = next(iter(segments))
+                used = segment.num_blocks
+                if used > num_blocks:
+                    used = num_blocks
+                num_blocks -= used
+                self._use(segments, segment, used)
+
+    def _use(self, segments: OrderedDict[Segment, None], segment: Segment, used: int) -> None:
+        segment.num_blocks -= used
+        node = segment.node
+        if node is not None:
+            self._on_evict(node, used if used < node.num_blocks else node.num_blocks)
+        if segment.num_blocks == 0:
+            del segments[segment]
+            if segment is self._newest_dead[segment.level]:
+                self._newest_dead[segment.level] = None
 
     def total(self) -> int:
         """Returns the blocks counted segment by segment, for checks."""
-        return sum(segment.num_blocks for segment in self._segments)
+        return sum(segment.num_blocks for segments in self._levels for segment in segments)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....errors import InvariantError
+from ....hot_modules import mypyc_attr
 from ..live_request import LiveRequest
 from .blocks import NO_HIT, PrefixHit, PrefixStats, num_blocks_for
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PlainKvCache:
     """Counts free blocks; nothing is shared and nothing outlives its request."""
 

@@ -3,48 +3,22 @@
 Chains of full blocks form a tree whose nodes are runs of blocks that live and die together. A request
 holds the path from the root to its deepest node. As in vLLM, blocks count as cached as soon as the step
 that computes them is scheduled, at least one token of a prompt is always computed, and of a released chain
-the tail is evicted first.
+the tail is evicted first. TensorRT-LLM's tree of blocks differs by what `block_reuse.py` says.
 
 Source: vLLM v1 kv_cache_manager.py and block_pool.py (behaviour, read 2026-11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ....errors import InvariantError
-from ...request import ContentRun, output_content_id
 from ..live_request import LiveRequest
-from .blocks import NO_HIT, PrefixHit, PrefixStats, num_blocks_for
+from .block_reuse import BlockReuse, copied_tokens, count_start
+from .blocks import NO_HIT, PrefixHit, num_blocks_for
 from .free_queue import FreeQueue, Segment
-
-BlockRuns = tuple[tuple[object, int], ...]
-
-
-def block_runs(content: Iterable[ContentRun], block_size: int) -> BlockRuns:
-    """Returns the full blocks of `content` as (key, number of blocks) runs.
-
-    Blocks inside one content run share its id as key; a block across several runs is a run of its own,
-    keyed by what it holds. The tokens after the last full block are left out.
-    """
-    runs: list[tuple[object, int]] = []
-    across: tuple[tuple[int, int], ...] = ()
-    filled = 0
-    for content_id, num_tokens in content:
-        if filled:
-            used = min(num_tokens, block_size - filled)
-            across += ((content_id, used),)
-            filled, num_tokens = filled + used, num_tokens - used
-            if filled < block_size:
-                continue
-            runs.append((across, 1))
-            across, filled = (), 0
-        full, rest = divmod(num_tokens, block_size)
-        if full:
-            runs.append((content_id, full))
-        if rest:
-            across, filled = ((content_id, rest),), rest
-    return tuple(runs)
+from .ledger import PrefixLedger
+from .runs import runs_of
 
 
 class PrefixNode:
@@ -52,31 +26,54 @@ class PrefixNode:
 
     num_holders: requests whose path leads through it. num_copies: times that the GPU holds its content,
     more than one where requests computed the same at the same time. segment: its place in the free queue,
-    if nobody holds it.
+    if nobody holds it; level: of the queue. starts: how many children that begin inside a content run have
+    how many tokens of it, by id and tokens; kept where blocks are reused in part.
     """
 
-    __slots__ = ("children", "key", "num_blocks", "num_copies", "num_holders", "parent", "segment")
+    __slots__ = (
+        "children",
+        "key",
+        "level",
+        "num_blocks",
+        "num_copies",
+        "num_holders",
+        "parent",
+        "segment",
+        "starts",
+    )
 
-    def __init__(self, key: object, num_blocks: int, parent: PrefixNode | None) -> None:
+    def __init__(self, key: object, num_blocks: int, parent: PrefixNode | None, level: int = 0) -> None:
         self.key = key
         self.num_blocks = num_blocks
         self.parent = parent
+        self.level = level
         self.children: dict[object, PrefixNode] = {}
         self.num_holders = 0
         self.num_copies = 1
         self.segment: Segment | None = None
+        self.starts: dict[object, dict[int, int]] | None = None
 
 
 class PrefixKvCache:
-    """Blocks of one replica with prefix caching."""
+    """Blocks of one replica with prefix caching.
 
-    def __init__(self, *, num_blocks: int, block_size: int) -> None:
+    reuse: TensorRT-LLM's rules in place of vLLM's.
+    """
+
+    def __init__(self, *, num_blocks: int, block_size: int, reuse: BlockReuse | None = None) -> None:
         self.block_size = block_size
         self.num_blocks = num_blocks
-        self.stats = PrefixStats()
+        self._reuse = reuse
+        self._ledger = PrefixLedger(block_size)
+        self.stats = self._ledger.stats
         self._root = PrefixNode(None, 0, None)
-        self._queue = FreeQueue(num_blocks, self._evicted)
-        self._ever_cached: set[object] = set()
+        self.on_evict: Callable[[PrefixNode, int], None] | None = None  # told before they go
+        self._prompt_level = self._output_level = 0
+        if reuse is None:
+            self._queue = FreeQueue(num_blocks, self._evicted)
+        else:
+            self._prompt_level, self._output_level, unused, num_levels = reuse.levels()
+            self._queue = FreeQueue(num_blocks, self._evicted, num_levels=num_levels, first_level=unused)
 
     @property
     def num_free(self) -> int:
@@ -90,21 +87,33 @@ class PrefixKvCache:
         limit = (live.num_tokens - 1) // self.block_size
         path: list[tuple[PrefixNode, int]] = []
         num_free, found, node = 0, 0, self._root
-        for key, run_blocks in self._runs_of(live):
-            while run_blocks and found < limit:
+        is_inside = False  # the path ends before the last node does
+        for key, run_blocks in runs_of(live, self.block_size):
+            while run_blocks and found < limit and not is_inside:
                 child = node.children.get(key)
                 if child is None:
                     break
-                used = min(child.num_blocks, run_blocks, limit - found)
+                used = child.num_blocks
+                if used > run_blocks:
+                    used = run_blocks
+                if used > limit - found:
+                    used = limit - found
                 path.append((child, used))
                 num_free += used if child.num_holders == 0 else 0
                 found, run_blocks = found + used, run_blocks - used
-                if used < child.num_blocks:
-                    return PrefixHit(found, num_free, path)
+                is_inside = used < child.num_blocks
                 node = child
-            if run_blocks:
+            if run_blocks or is_inside:
                 break
-        return PrefixHit(found, num_free, path)
+        num_copied = 0
+        if self._reuse is not None and self._reuse.is_partial:
+            num_copied = copied_tokens(live, node, found, self.block_size, is_inside=is_inside)
+        return PrefixHit(found, num_free, path, num_copied)
+
+    def match_len(self, live: LiveRequest) -> int:
+        """Returns the tokens that a look-up would hit, and changes nothing."""
+        hit = self.lookup(live)
+        return hit.num_blocks * self.block_size + hit.num_copied_tokens
 
     def admit(self, live: LiveRequest, hit: PrefixHit, num_tokens: int) -> None:
         """Gives the request the blocks of `hit`, counts the look-up, and takes what else it computes."""
@@ -116,12 +125,14 @@ class PrefixKvCache:
                 if node is found:
                     self._forget_place(found)
             node.num_holders += 1
+            node.level = self._prompt_level
         live.cached_node = node
         live.num_cached_blocks = hit.num_blocks
         if not live.num_preemptions:
-            self._count(live, hit.num_blocks)
+            self._ledger.admitted(live, hit.num_blocks, hit.num_copied_tokens)
         self.take(num_blocks_for(num_tokens, self.block_size) - hit.num_blocks)
-        self.computed(live, num_tokens)
+        if self._reuse is None or self._reuse.at_once:
+            self.computed(live, num_tokens)
 
     def take(self, num_blocks: int) -> None:
         """Takes free blocks, evicting the least recently released content."""
@@ -142,15 +153,18 @@ class PrefixKvCache:
         if live.request.content is not None or not is_finished:
             self._insert(live, num_full)
         held = num_blocks_for(live.num_computed, self.block_size)
-        self._queue.push(held - live.num_cached_blocks, None)
+        queue = self._queue
+        is_prompt = held <= num_blocks_for(live.prompt_tokens, self.block_size)
+        level = self._prompt_level if is_prompt else self._output_level
+        queue.push(held - live.num_cached_blocks, None, level)
         node = live.cached_node
         while node is not None and node.parent is not None:
             node.num_holders -= 1
             if node.num_holders == 0:
-                node.segment = self._queue.push(node.num_blocks, node)
+                node.segment = queue.push(node.num_blocks, node, node.level)
             elif node.num_holders < node.num_copies:
                 node.num_copies -= 1
-                self._queue.push(node.num_blocks, None)
+                queue.push(node.num_blocks, None, node.level)
             node = node.parent
         live.cached_node, live.num_cached_blocks = None, 0
 
@@ -170,37 +184,29 @@ class PrefixKvCache:
         if held + self.num_free != self.num_blocks:
             raise InvariantError(f"held {held} + free {self.num_free} != blocks {self.num_blocks}")
 
-    def _runs_of(self, live: LiveRequest) -> BlockRuns:
-        if live.runs is None:
-            request = live.request
-            answer = ContentRun(output_content_id(request.index), live.num_output_tokens)
-            prompt = request.content
-            if prompt is None:
-                # Nothing but the request itself can hit its blocks: one run for prompt and answer.
-                whole = request.prompt_tokens + live.num_output_tokens
-                prompt, answer = (), ContentRun(answer.content_id, whole)
-            live.runs = block_runs((*prompt, answer), self.block_size)
-        return live.runs
-
     def _insert(self, live: LiveRequest, num_full: int) -> None:
         """Caches the request's blocks from those already cached up to `num_full`."""
         start = live.num_cached_blocks
         if num_full <= start:
             return
         node = live.cached_node or self._root
-        position = 0
-        for key, run_blocks in self._runs_of(live):
-            begin, end = max(position, start), min(position + run_blocks, num_full)
-            position += run_blocks
-            if begin < end:
-                self._ever_cached.add(key)
-                node = self._append(node, key, end - begin, live)
+        position, ledger, prompt_blocks = 0, self._ledger, num_blocks_for(live.prompt_tokens, self.block_size)
+        for key, run_blocks in runs_of(live, self.block_size):
+            begin, end = position, position + run_blocks
+            position = end
+            if end <= start:
+                continue
+            if end > num_full:
+                end = num_full
+            ledger.cached(key, end - begin)
+            level = self._prompt_level if begin < prompt_blocks else self._output_level
+            node = self._append(node, key, end - (begin if begin > start else start), level)
             if position >= num_full:
                 break
         live.cached_node = node
         live.num_cached_blocks = num_full
 
-    def _append(self, node: PrefixNode, key: object, num_blocks: int, live: LiveRequest) -> PrefixNode:
+    def _append(self, node: PrefixNode, key: object, num_blocks: int, level: int) -> PrefixNode:
         """Adds `num_blocks` blocks below `node` and returns the deepest node that holds them."""
         while num_blocks:
             child = node.children.get(key)
@@ -208,15 +214,17 @@ class PrefixKvCache:
                 if node.key == key and node.num_holders == 1 and not node.children:
                     node.num_blocks += num_blocks
                     return node
-                child = PrefixNode(key, num_blocks, node)
+                child = PrefixNode(key, num_blocks, node, level)
                 child.num_holders = 1
                 node.children[key] = child
+                if self._reuse is not None:
+                    count_start(node, key, 1)
                 return child
-            node = self._adopt(child, min(child.num_blocks, num_blocks), live)
+            node = self._adopt(child, min(child.num_blocks, num_blocks))
             num_blocks -= node.num_blocks
         return node
 
-    def _adopt(self, found: PrefixNode, num_blocks: int, live: LiveRequest) -> PrefixNode:
+    def _adopt(self, found: PrefixNode, num_blocks: int) -> PrefixNode:
         """Joins content that was cached already to the path of a request that computed it once more.
 
         vLLM keeps both copies. Of an unreferenced one the two change places: the old copy stays in the
@@ -246,7 +254,7 @@ class PrefixKvCache:
         """
         parent = node.parent
         assert parent is not None, "the root is never split"
-        front = PrefixNode(node.key, num_blocks, parent)
+        front = PrefixNode(node.key, num_blocks, parent, node.level)
         front.num_holders, front.num_copies = node.num_holders, node.num_copies
         front.children[node.key] = node
         parent.children[node.key] = front
@@ -255,34 +263,16 @@ class PrefixKvCache:
         return front
 
     def _evicted(self, node: PrefixNode, num_blocks: int) -> None:
+        if self.on_evict is not None:
+            self.on_evict(node, num_blocks)
         node.num_blocks -= num_blocks
         # What followed the evicted blocks can't be reached by a chain of hashes any more.
-        node.children = {}
+        if node.children:
+            node.children, node.starts = {}, None
         if node.num_blocks == 0:
             node.segment = None
             parent = node.parent
             if parent is not None and parent.children.get(node.key) is node:
                 del parent.children[node.key]
-
-    def _count(self, live: LiveRequest, num_hit_blocks: int) -> None:
-        size, prompt = self.block_size, live.prompt_tokens
-        stats = self.stats
-        stats.query_tokens += prompt
-        stats.hit_tokens += num_hit_blocks * size
-        missed = prompt // size - num_hit_blocks
-        stats.misses["below_block"] += prompt % size
-        if missed and live.request.content is None:
-            stats.misses["no_shared_prefix"] += missed * size
-        elif missed:
-            self._count_misses(live, num_hit_blocks, prompt // size)
-
-    def _count_misses(self, live: LiveRequest, num_hit_blocks: int, num_full: int) -> None:
-        misses, position = self.stats.misses, 0
-        for key, run_blocks in self._runs_of(live):
-            missed = min(position + run_blocks, num_full) - max(position, num_hit_blocks)
-            position += run_blocks
-            if missed > 0:
-                reason = "evicted" if key in self._ever_cached else "no_shared_prefix"
-                misses[reason] += missed * self.block_size
-            if position >= num_full:
-                break
+                if self._reuse is not None:
+                    count_start(parent, node.key, -1)

@@ -19,6 +19,7 @@ from ...request import Request
 from ..batch import Batch
 from ..kv.blocks import KvCache
 from ..live_request import LiveRequest
+from ..moves import Move
 
 Outlook = tuple[int, DecodeGroup, bool]
 """Steps of nothing but decodes that come next, whatever happens short of an arrival or an output.
@@ -29,9 +30,22 @@ of them, else it is for want of blocks that they are not more.
 
 
 class Scheduler(Protocol):
-    """Decides the steps of one replica."""
+    """Decides the steps of one replica.
+
+    moves: moves of KV decided and not yet started; the engine takes them out after each decision.
+    knows_time: the engine sets `now` [s] before it calls. due_at: the instant [s] at which the engine is to
+    call `schedule` again though nothing has happened, None for never; read when `schedule` gave None, and
+    with `knows_time` before a leap. dropped: requests given up, and why, for the engine to note.
+    pads_decodes: `computed_decodes` is to be asked what decodes cost.
+    """
 
     kv: KvCache
+    moves: list[Move]
+    knows_time: bool
+    now: float
+    due_at: float | None
+    dropped: list[tuple[Request, str]]
+    pads_decodes: bool
 
     @property
     def step(self) -> int:
@@ -67,6 +81,10 @@ class Scheduler(Protocol):
         """Returns the decodes that the next step would hold, if nothing else changed."""
         ...
 
+    def computed_decodes(self, decodes: DecodeGroup) -> DecodeGroup:
+        """Returns what the GPU computes for these decodes, the rows of requests that have ended included."""
+        ...
+
     def can_advance(self) -> bool:
         """Returns whether there are decodes and the blocks suffice for one more step of them."""
         ...
@@ -84,6 +102,10 @@ class Scheduler(Protocol):
 
     def finish(self, finished: Sequence[LiveRequest]) -> None:
         """Frees what these requests hold: the output of their last step has arrived."""
+        ...
+
+    def moved(self, move: Move) -> bool:
+        """Hears that a move has ended; returns whether the next step may differ because of it."""
         ...
 
     def check(self) -> None:

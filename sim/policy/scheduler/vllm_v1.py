@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from ....hot_modules import mypyc_attr
 from ....hwmodels.step import Chunk, DecodeGroup
 from ...request import Request
 from ..batch import Batch
-from ..decode_set import DecodeSet
-from ..kv.blocks import KvCache, num_blocks_for
+from ..kv.blocks import KvCache, PrefixHit, num_blocks_for
+from ..kv.window import decode_set_for
 from ..live_request import LiveRequest
+from ..moves import Move, moves_of
+from ..samples import live_requests
+from .aside import preempting_in_time, set_aside_by
 from .base import Outlook
 from .chunk_plan import Prefill, share_budget
 from .vllm_v1_spec import VllmV1Spec
@@ -30,11 +34,18 @@ _Requests = Sequence[LiveRequest]
 _new = tuple.__new__  # named tuples without the Python call of their own constructors
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VllmV1Scheduler:
     """vLLM V1's scheduler over any KV cache."""
 
-    def __init__(self, spec: VllmV1Spec, *, kv: KvCache, max_model_len: int) -> None:
+    def __init__(self, spec: VllmV1Spec, *, kv: KvCache, max_model_len: int, block_bytes: int = 0) -> None:
         self.kv = kv
+        self.moves = moves_of(kv)
+        self.knows_time = False
+        self.pads_decodes = False
+        self.now = 0.0
+        self.due_at: float | None = None
+        self.dropped: list[tuple[Request, str]] = []
         self._budget = spec.max_num_batched_tokens
         self._max_num_seqs = spec.max_num_seqs
         self._is_chunked = spec.enable_chunked_prefill
@@ -49,13 +60,15 @@ class VllmV1Scheduler:
         self._most_tokens = min(longest_prefill, kv.num_blocks * kv.block_size)
         self.step = 0
         self._waiting: deque[LiveRequest] = deque()
+        # None without tiers.
+        self._aside = set_aside_by(kv, self._waiting, depth=2 if spec.async_scheduling else 1)
         self._running: dict[LiveRequest, None] = {}  # in the order of admission
         self._prefilling: list[LiveRequest] = []
         self._joining: list[LiveRequest] = []  # their prefill ended in the step scheduled last
         self._stalled: list[LiveRequest] = []  # decodes that the budget did not reach
         self._paused: list[LiveRequest] = []  # decodes that dropped out since the last step
         self._num_preempted = 0  # since the last step
-        self._decodes = DecodeSet(kv.block_size)
+        self._decodes = decode_set_for(kv)
         self._is_blocked = False  # the head of the queue finds no slot or no blocks
 
     @property
@@ -65,8 +78,8 @@ class VllmV1Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Requests that wait for admission."""
-        return len(self._waiting)
+        """Requests that wait for admission, those set aside included."""
+        return len(self._waiting) if self._aside is None else len(self._waiting) + len(self._aside)
 
     def add(self, request: Request) -> str | None:
         """Queues a request unless it can never be served; its answer ends at the context limit."""
@@ -81,7 +94,12 @@ class VllmV1Scheduler:
             kv = self.kv
             fits = longest <= kv.num_blocks * kv.block_size
             return "exceeds_token_budget" if fits else "exceeds_kv_cache"
-        self._waiting.append(LiveRequest(request, num_output_tokens))
+        if request.num_samples == 1:
+            self._waiting.append(LiveRequest(request, num_output_tokens))
+        else:
+            self._waiting.extend(live_requests(request, num_output_tokens))
+        if self._aside is not None:
+            self._aside.arrived(self._waiting[-1])
         self._is_blocked = False
         return None
 
@@ -98,16 +116,23 @@ class VllmV1Scheduler:
         self._is_blocked = False
         prefills = self._plan_chunks(step) if self._prefilling else []
         has_preempted = False
-        needed = decodes.block_needs[step % kv.block_size]
+        needed = decodes.blocks_for(step)
         if prefills or needed > kv.num_free:
             has_preempted = self._allocate_running(step, prefills)
         elif needed:
             kv.take(needed)
+        aside = self._aside
+        if aside is not None and aside.is_watching:
+            aside.look()
         admitted: _Requests = ()
         if self._waiting and not has_preempted:
             admitted = self._admit(prefills)
         if not prefills and not decodes.count:
-            return None
+            if aside is None or not aside.return_all():
+                return None
+            admitted = self._admit(prefills)
+            if not prefills:
+                return None
         self.step = step
         return self._commit(prefills, rejoined, admitted)
 
@@ -115,16 +140,23 @@ class VllmV1Scheduler:
         """Returns the decode-only steps that come next, None while someone prefills or may be admitted."""
         if (self._waiting and not self._is_blocked) or self._prefilling or self._stalled:
             return None
+        if self._aside is not None and self._aside.is_watching:
+            return None
         decodes, step = self._decodes, self.step
         if self._joining:
             for live in self._joining:
                 decodes.join(live, step + 1)
             self._joining = []
-        return decodes.ahead(step, self.kv.num_free)
+        ahead, num_free = decodes.ahead(step, self.kv.num_free), self.kv.num_free
+        return ahead if self._aside is None else preempting_in_time(ahead, decodes, step, num_free)
 
     def decodes(self) -> DecodeGroup:
         """Returns the decodes that the next step would hold."""
         return self._decodes.group(self.step + 1)
+
+    def computed_decodes(self, decodes: DecodeGroup) -> DecodeGroup:
+        """Returns these decodes: nothing is padded."""
+        return decodes
 
     def can_advance(self) -> bool:
         """Returns whether there are decodes and the blocks suffice for one more step of them."""
@@ -150,6 +182,15 @@ class VllmV1Scheduler:
         for live in finished:
             if self._running.pop(live, self) is not self:
                 self.kv.release(live, is_finished=True)
+
+    def moved(self, move: Move) -> bool:
+        """Hears that a move has ended; returns whether the next step may differ because of it."""
+        if self._aside is None:
+            return False
+        # What has come into a tier may be loaded by who waits, and need fewer blocks at once.
+        may_differ = self._aside.moved(move) or bool(self._waiting)
+        self._is_blocked = self._is_blocked and not may_differ
+        return may_differ
 
     def check(self) -> None:
         """Raises: InvariantError if the blocks don't add up."""
@@ -224,6 +265,10 @@ class VllmV1Scheduler:
         while waiting and budget > 0 and slots > 0:
             live = waiting[0]
             hit = kv.lookup(live)
+            if hit.load is not None and hit.load.is_waiting:
+                if self._sets_aside(hit):
+                    continue
+                break
             num_hit_blocks = hit.num_blocks
             context, all_tokens = num_hit_blocks * size, live.prompt_tokens + live.num_sampled
             num_tokens = all_tokens - context
@@ -237,6 +282,8 @@ class VllmV1Scheduler:
             gate = all_tokens if self._reserves_all else computed
             needed = -(-gate // size) - num_hit_blocks + hit.num_free_blocks
             if needed + (self._watermark_blocks if running else 0) > kv.num_free:
+                if not running and self._aside is not None and self._aside.make_room():
+                    continue
                 self._is_blocked = True
                 break
             kv.admit(live, hit, computed)
@@ -251,6 +298,17 @@ class VllmV1Scheduler:
         if not slots:
             self._is_blocked = True
         return admitted
+
+    def _sets_aside(self, hit: PrefixHit) -> bool:
+        """Sets the head of the queue aside until its KV is there, or makes room; False for want of blocks."""
+        assert self._aside is not None, "only tiers have something to load"
+        watermark_blocks = self._watermark_blocks if self._running else 0
+        if self._aside.put(hit, reserves_all=self._reserves_all, watermark_blocks=watermark_blocks):
+            return True
+        if not self._running and self._aside.make_room():
+            return True
+        self._is_blocked = True
+        return False
 
     def _commit(self, prefills: list[Prefill], rejoined: _Requests, admitted: _Requests) -> Batch:
         decodes, step, kv = self._decodes, self.step, self.kv
@@ -289,7 +347,7 @@ class VllmV1Scheduler:
             num_decodes + len(completing),
             num_decodes - len(rejoined),
             len(self._running),
-            len(self._waiting),
+            len(self._waiting) if self._aside is None else self.num_waiting,
             num_preempted,
             kv.num_blocks - kv.num_free,
             completing,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...spec import Spec
+from .engine_spec import EngineSpec
 
 
-class VllmV1Spec(Spec):
-    """vLLM V1's scheduler settings, by vLLM's names and with its defaults for large GPUs."""
+class VllmV1Settings(EngineSpec):
+    """What vLLM V1's scheduler and those that differ from it in the order of requests only have in common."""
 
-    kind: Literal["vllm_v1"] = "vllm_v1"
     max_num_batched_tokens: int = Field(8192, ge=1, description="Token budget of one step.")
     max_num_seqs: int = Field(1024, ge=1, description="Requests that may run at once.")
     max_model_len: int | None = Field(
@@ -33,10 +32,19 @@ class VllmV1Spec(Spec):
     )
 
     @model_validator(mode="after")
-    def _budget_covers_decodes(self) -> VllmV1Spec:
+    def _budget_covers_decodes(self) -> Self:
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}), so that every running request can decode in every step"
             )
         return self
+
+
+class VllmV1Spec(VllmV1Settings):
+    """vLLM V1's scheduler settings, by vLLM's names and with its defaults for large GPUs."""
+
+    kind: Literal["vllm_v1"] = "vllm_v1"
+    policy: Literal["fcfs", "priority"] = Field(
+        "fcfs", description="Who comes first: whoever arrived first, or whose priority is the lowest number."
+    )

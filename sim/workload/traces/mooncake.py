@@ -19,6 +19,7 @@ from ..content import block_contents
 from ..demand import Demand
 from ..spec import MooncakeSpec
 from .lines import count, field, instant, json_rows
+from .mooncake_sessions import find_sessions
 
 
 def load_mooncake(spec: MooncakeSpec, path: Path) -> Demand:
@@ -41,13 +42,19 @@ def load_mooncake(spec: MooncakeSpec, path: Path) -> Demand:
     if not stamps:
         raise TraceError(path, None, "holds no requests")
     prompt_tokens = np.array(prompts)
-    return Demand(
+    demand = Demand(
         from_zero(np.array(stamps)) / MS_PER_S,
         prompt_tokens,
         np.array(outputs),
         contents=block_contents(np.array(block_ids), np.array(ends), prompt_tokens, spec.block_tokens),
         origin=f"mooncake trace {spec.path}",
     )
+    if spec.sessions != "none":
+        blocks, last = np.array(block_ids), np.array(ends)
+        found = find_sessions(demand, blocks, last, spec.block_tokens)
+        demand.session_id, demand.turn = found.session_id, found.turn
+        demand.parents = found.parents if spec.sessions == "follow" else None
+    return demand
 
 
 def _add_ids(block_ids: array[int], ids: object, path: Path, line: int) -> int:

@@ -1,7 +1,8 @@
 """simllm's own requests table, as a run writes it: .parquet or .csv.
 
 Only what was demanded is read: arrived_at, prompt_tokens, requested_output_tokens (or output_tokens, in a
-table without it) and, where present, content, session_id, turn, image_tokens, reasoning_tokens, priority.
+table without it) and, where present, content, session_id, turn, image_tokens, reasoning_tokens, priority,
+num_samples, beam_width, tenant.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from ..demand import Demand, FloatColumn, IntColumn
 
 CONTENT = "content"
 # Optional columns, and the value that stands for nothing.
-OPTIONAL = {"session_id": -1, "turn": 0, "image_tokens": 0, "reasoning_tokens": 0, "priority": 0}
+OPTIONAL = {
+    "session_id": -1,
+    "turn": 0,
+    "image_tokens": 0,
+    "reasoning_tokens": 0,
+    "priority": 0,
+    "num_samples": 1,
+    "beam_width": 0,
+    "tenant": 0,
+}
 
 
 class RequestsTable:
@@ -128,6 +138,9 @@ def read_table(path: Path, num_requests: int | None) -> Demand:
         image_tokens=table.optional("image_tokens"),
         reasoning_tokens=table.optional("reasoning_tokens"),
         priority=table.optional("priority"),
+        num_samples=table.optional("num_samples"),
+        beam_width=table.optional("beam_width"),
+        tenant=table.optional("tenant"),
         notes=notes,
     )
 

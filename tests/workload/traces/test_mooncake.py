@@ -26,16 +26,18 @@ def test_milliseconds_become_seconds_from_the_first_request(build: Build, put_li
 
 
 def test_hash_ids_become_runs_of_512_tokens_and_the_rest(build: Build, put_lines: PutLines) -> None:
-    path = put_lines("m.jsonl", row(), row(input_length=512, hash_ids=[46]))
+    # Prompts part after 46, so that 47 begins a run; 48 belongs to it.
+    path = put_lines("m.jsonl", row(), row(input_length=600, hash_ids=[46, 49]))
     first, second = build({"kind": "mooncake", "path": path}).contents or ()
-    assert first == (ContentRun(46, 512), ContentRun(47, 512), ContentRun(48, 6))
-    assert second == (ContentRun(46, 512),)
+    assert first == (ContentRun(46, 512), ContentRun(47, 512 + 6))
+    assert second == (ContentRun(46, 512), ContentRun(49, 88))
 
 
 def test_blocks_may_have_another_size(build: Build, put_lines: PutLines) -> None:
-    path = put_lines("m.jsonl", row(input_length=20, hash_ids=[1, 2]))
-    (only,) = build({"kind": "mooncake", "path": path, "block_tokens": 16}).contents or ()
-    assert only == (ContentRun(1, 16), ContentRun(2, 4))
+    path = put_lines("m.jsonl", row(input_length=20, hash_ids=[1, 2]), row(input_length=9, hash_ids=[2]))
+    first, second = build({"kind": "mooncake", "path": path, "block_tokens": 16}).contents or ()
+    assert first == (ContentRun(1, 16), ContentRun(2, 4))
+    assert second == (ContentRun(2, 9),)
 
 
 def test_unsorted_rows_take_their_contents_along(build: Build, put_lines: PutLines) -> None:
@@ -83,3 +85,34 @@ def test_a_line_that_is_no_json_is_named(build: Build, put: Callable[[str, str],
 def test_an_empty_file_is_an_error(build: Build, put: Callable[[str, str], str]) -> None:
     with pytest.raises(TraceError, match=r"m\.jsonl: holds no requests"):
         build({"kind": "mooncake", "path": put("m.jsonl", "\n")})
+
+
+def turns_of(build: Callable[..., Demand], put_lines: Callable[..., str], how: str) -> Demand:
+    """Two conversations in blocks of 10 tokens that share their first block, and an unrelated retry."""
+    rows = [
+        (0, 20, 5, [1, 2]),
+        (0, 20, 5, [1, 3]),
+        (3000, 38, 5, [1, 2, 4, 5]),  # 20 + 5 fit: goes on from the first
+        (3000, 22, 5, [1, 3, 6]),  # no room for the answer of the second
+        (6000, 50, 5, [1, 2, 4, 7, 8]),  # whole blocks 1, 2, 4 of the third, 38 + 5 fit
+    ]
+    names = ("timestamp", "input_length", "output_length", "hash_ids")
+    path = put_lines("m.jsonl", *(dict(zip(names, row, strict=True)) for row in rows))
+    return build({"kind": "mooncake", "path": path, "block_tokens": 10, "sessions": how})
+
+
+def test_conversations_are_found_by_whole_blocks_with_room_for_the_answer(
+    build: Callable[..., Demand], put_lines: Callable[..., str]
+) -> None:
+    demand = turns_of(build, put_lines, "label")
+    assert demand.session_id.tolist() == [0, 1, 0, 2, 0]
+    assert demand.turn.tolist() == [0, 0, 1, 0, 2]
+    assert demand.parents is None
+
+
+def test_turns_that_follow_wait_for_the_answer_before_them(
+    build: Callable[..., Demand], put_lines: Callable[..., str]
+) -> None:
+    demand = turns_of(build, put_lines, "follow")
+    assert list(demand.parents) == [(), (), (0,), (), (2,)]
+    assert demand.arrived_at.tolist() == [0, 0, 3, 3, 6]

@@ -1,0 +1,1 @@
+"""What a tier evicts first: one policy per file, all behind `base.Eviction`."""

@@ -12,7 +12,7 @@ sources := pyproject.toml constraints.txt setup.py
 
 is_compiled := $(bin)/simllm --version | grep -q '(compiled)'
 
-.PHONY: demo test lint format generated accuracy held-out reproductions bench compiled clean
+.PHONY: demo test lint format generated accuracy held-out servegen reproductions bench compiled clean
 
 demo: $(venv)/.installed
 	$(bin)/simllm run 01-first-run
@@ -55,6 +55,10 @@ accuracy: $(venv)/.installed
 # The same for models that the engine's constants were not fitted on; fits them anew, which takes minutes.
 held-out: $(venv)/.installed
 	$(bin)/python docs/generate_held_out.py
+
+# The fit of the reasoning clients, with its error, from ServeGen's files below $SIMLLM_TRACES.
+servegen: $(venv)/.installed
+	$(bin)/python docs/generate_servegen.py
 
 # What others have published, simulated: docs/reproductions.yaml and the page beside it.
 reproductions: $(venv)/.installed

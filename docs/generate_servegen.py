@@ -133,12 +133,16 @@ def table(real: ClientRows, fit: ClientRows) -> list[str]:
     for what, one, other, digits in columns:
         add(f"{what}, mean", one.mean(), other.mean(), digits)
         for percent in (10, 50, 90, 99):
-            values = (np.percentile(values, percent) for values in (one, other))
-            add(f"{what}, p{percent}", *map(float, values), digits)
-        rows.append(f"| {what}, largest difference of shares | | | {distance(one, other):.3f} |")
+            ours, theirs = (float(np.percentile(values, percent)) for values in (one, other))
+            add(f"{what}, p{percent}", ours, theirs, digits)
+        largest = distance(one.astype(np.float64), other.astype(np.float64))
+        rows.append(f"| {what}, largest difference of shares | | | {largest:.3f} |")
     for quarter in range(4):
-        means = [one.output_tokens[one.arrived_at // (DAY_S / 4) == quarter].mean() for one in (real, fit)]
-        add(f"output tokens, mean from {6 * quarter} to {6 * quarter + 6} h", *map(float, means))
+        first, last = 6 * quarter, 6 * quarter + 6
+        ours, theirs = (
+            float(one.output_tokens[one.arrived_at // (DAY_S / 4) == quarter].mean()) for one in (real, fit)
+        )
+        add(f"output tokens, mean from {first} to {last} h", ours, theirs)
     pairs = (np.corrcoef(one.prompt_tokens, one.output_tokens)[0, 1] for one in (real, fit))
     rows.append("| correlation of input and output | {:.2f} | {:.2f} | |".format(*pairs))
     return rows

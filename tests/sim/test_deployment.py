@@ -22,7 +22,7 @@ from .small import scenario
 
 CALIBRATED = "pools.0.device=h200-sxm"
 SHIPPED = load_engine_profile("vllm-0.22-h200-sxm").overhead()
-SHORT = {"num_requests": "40", "duration_s": "5"}
+SHORT = {"num_requests": "40", "num_sessions": "10", "duration_s": "5"}
 
 each_scenario = pytest.mark.parametrize(
     "path", sorted(SHIPPED_SCENARIOS.glob("*.yaml")), ids=lambda p: p.stem
@@ -59,7 +59,7 @@ def test_every_shipped_scenario_runs_on_measured_kernels(
     described, folder = load_scenario(path, overrides)
     assert deploy(described.pools[0], folder).profile.kind == "calibrated"
     result = simulate(described, base_dir=folder)
-    assert 0 < len(result.requests) < 200
+    assert 0 < len(result.requests) < 500
     assert result.summary()["completed"] == len(result.requests)
 
 

@@ -56,7 +56,6 @@ class Holdings:
 
     def __init__(self, rows: RequestRows, layout: KvLayout, totals: ReplicaTotals) -> None:
         mine = rows.with_status(Status.FINISHED) & (rows.replica == totals.replica)
-        self._layout = layout
         self._num_slots = totals.num_kv_blocks * totals.block_size
         self._block_size = totals.block_size
         self._start, self._first = rows.scheduled_at[mine], rows.first_token_at[mine]

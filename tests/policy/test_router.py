@@ -48,9 +48,6 @@ class View:
     def serving(self) -> list[int]:
         return [replica for replica in range(len(self.num_outstanding)) if replica not in self.gone]
 
-    def num_waiting(self, replica: int) -> int:
-        return 0
-
     def kv_use(self, replica: int) -> float:
         return self.kv[replica]
 

@@ -9,7 +9,7 @@ Source: Knuth, The Art of Computer Programming, volume 1, section 2.5 (algorithm
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from ....errors import InvariantError
 
@@ -26,32 +26,6 @@ class Region(NamedTuple):
     def end(self) -> int:
         """The first slot behind it."""
         return self.start + self.size
-
-
-class Allocator(Protocol):
-    """Free space of an address space that begins at 0."""
-
-    num_free: int
-
-    def rounded(self, size: int) -> int:
-        """Returns the slots that a region of `size` takes up."""
-        ...
-
-    def fits(self, size: int) -> bool:
-        """Returns whether a region of `size` can be allocated now."""
-        ...
-
-    def allocate(self, size: int) -> Region:
-        """Takes a region of at least `size` slots. Raises: InvariantError if none fits."""
-        ...
-
-    def free(self, region: Region) -> None:
-        """Gives back a region that `allocate` returned."""
-        ...
-
-    def holes(self) -> list[Region]:
-        """Returns the free regions by address."""
-        ...
 
 
 class HoleAllocator:

@@ -52,7 +52,6 @@ class ContiguousKvCache:
         self.num_blocks = num_slots
         self.stats = PrefixStats()
         self.moves: list[Move] = []
-        self.num_compactions = 0
         self._allocator = make_allocator(allocator, num_slots)
         self._reserve = reserve
         self._compacts = compaction
@@ -139,7 +138,6 @@ class ContiguousKvCache:
             self._regions[live] = region
         filled = num_slots * self._num_filled / max(self.num_reserved, 1)
         num_bytes = round(filled * self._slot_bytes)
-        self.num_compactions += 1
         self.moves.append(Move("hbm", "hbm", num_bytes, num_pieces, When.BEFORE))
 
 

@@ -30,10 +30,6 @@ class KsanaSwap:
         self.num_host_blocks = 0
         self.num_moving = 0
 
-    def num_movable(self, live: LiveRequest, num_own: int) -> int:
-        """Returns the blocks that a running request would move out, `num_own` of them outside the tree."""
-        return num_own + sum(node.num_blocks for node in self._may_leave(live))
-
     def num_host_blocks_of(self, live: LiveRequest) -> int:
         """Returns the blocks that a swapped-out request must get back."""
         away = (node for node in self._path(live) if node.is_on_host and not node.is_arriving)

@@ -26,10 +26,6 @@ class ClusterView(Protocol):
         """The replicas that take requests, in rising order; never empty."""
         ...
 
-    def num_waiting(self, replica: int) -> int:
-        """Returns the requests that wait there for admission."""
-        ...
-
     def kv_use(self, replica: int) -> float:
         """Returns the share of its KV blocks that requests hold."""
         ...

@@ -103,11 +103,6 @@ class SglangScheduler(SchedulerCore):
         )  # who decoded, in which step, and what they might still produce
         self._computing: list[Prefill] = []  # the prefill batch decided last: not in the tree before it ran
 
-    @property
-    def new_token_ratio(self) -> float:
-        """The share of outputs still to come that admissions leave room for."""
-        return self._ratio.current
-
     def advance(self, num_steps: int) -> Sequence[LiveRequest]:
         """Commits decode-only steps; returns who gets the last token in the last of them."""
         self._ratio.decay(num_steps)

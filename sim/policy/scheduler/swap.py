@@ -30,10 +30,6 @@ class SwapSpace:
         self._pieces_per_block = pieces_per_block
         self._held: dict[LiveRequest, int] = {}
 
-    def held_by(self, live: LiveRequest) -> int:
-        """Returns the blocks that are a request's."""
-        return self._held.get(live, 0)
-
     def take(self, live: LiveRequest, num_blocks: int, when: When) -> Move:
         """Gives a request blocks and returns the move that fills them; they must be free."""
         self.num_free -= num_blocks

@@ -12,7 +12,7 @@ sources := pyproject.toml constraints.txt setup.py
 
 is_compiled := $(bin)/simllm --version | grep -q '(compiled)'
 
-.PHONY: demo test lint format generated accuracy held-out servegen reproductions bench compiled clean
+.PHONY: demo test lint format generated accuracy held-out traces reproductions bench compiled clean
 
 demo: $(venv)/.installed
 	$(bin)/simllm run 01-first-run
@@ -47,6 +47,7 @@ generated: $(venv)/.installed
 	$(bin)/python docs/generate_profile.py
 	$(bin)/python docs/generate_engine_profile.py
 	$(bin)/python docs/generate_kv_memory.py
+	$(bin)/python docs/generate_kernels.py
 
 # Simulated against the measured runs below $SIMLLM_MEASURED.
 accuracy: $(venv)/.installed
@@ -56,9 +57,10 @@ accuracy: $(venv)/.installed
 held-out: $(venv)/.installed
 	$(bin)/python docs/generate_held_out.py
 
-# The fit of the reasoning clients, with its error, from ServeGen's files below $SIMLLM_TRACES.
-servegen: $(venv)/.installed
+# What the pages say of the public traces below $SIMLLM_TRACES: the fit of ServeGen's reasoning clients, hit rates.
+traces: $(venv)/.installed
 	$(bin)/python docs/generate_servegen.py
+	$(bin)/python docs/generate_kv_cache.py
 
 # What others have published, simulated: docs/reproductions.yaml and the page beside it.
 reproductions: $(venv)/.installed
